@@ -1,0 +1,43 @@
+# make demo: install, export, answer a spoken question.  make test: install and run every test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard 2>/dev/null -- '*.py' '*.pyi' '*.cpp' '*.hpp' '*.txt' '*.cmake' '*.in' pyproject.toml | grep -v '^tests/'))
+QUESTION := docs/question.wav
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.export
+	$(BIN)/facrt export nano --out out/demo/bundle
+	$(BIN)/facrt run out/demo/bundle $(QUESTION) --out out/demo/answer.wav --max-steps 25
+	@echo "The answer is in out/demo/answer.wav"
+
+test: $(VENV)/.test
+	$(BIN)/cmake -S . -B build/tests -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFACRT_BUILD_TESTS=ON
+	$(BIN)/cmake --build build/tests
+	$(BIN)/ctest --test-dir build/tests --output-on-failure
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/pre-commit run --all-files
+
+clean:
+	rm -rf $(VENV) build out
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q --upgrade pip
+
+# each level installs the package as a wheel, so that a file missing from the wheel is noticed
+$(VENV)/.export: $(BIN)/python constraints.txt $(SOURCES)
+	$(PIP) install -q -c constraints.txt '.[export]'
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python constraints.txt $(SOURCES)
+	$(PIP) install -q -c constraints.txt '.[export,test]'
+	@touch $(VENV)/.export $@
+
+$(VENV)/.dev: $(BIN)/python constraints.txt $(SOURCES)
+	$(PIP) install -q -c constraints.txt '.[export,test,dev]'
+	@touch $(VENV)/.export $(VENV)/.test $@

@@ -1,0 +1,58 @@
+"""What every benchmark shares: timing, the machine's description, the JSON that is printed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def arguments(caption: str | None) -> argparse.ArgumentParser:
+    """A parser with `--json`, which every benchmark takes."""
+    parser = argparse.ArgumentParser(description=caption)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return parser
+
+
+def timed_ms(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return (time.perf_counter() - started) * 1e3
+
+
+def median(values: Sequence[float]) -> float:
+    return float(np.median(values))
+
+
+def interleaved_ms(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Medians of several calls, taken in turn so that a machine's drift meets all of them."""
+    for call in calls.values():
+        call()
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            samples[name].append(timed_ms(call))
+    return {name: median(values) for name, values in samples.items()}
+
+
+def check(name: str, value: float, unit: str, limit: float | None = None) -> dict[str, Any]:
+    """One asked-for number; `limit` is the most it may be."""
+    return {"name": name, "value": value, "unit": unit, "limit": limit, "ok": limit is None or value <= limit}
+
+
+def finish(report: dict[str, Any], as_json: bool) -> None:
+    """Prints a report: JSON on stdout, or lines on stderr."""
+    report = {"machine": {"processor": platform.machine(), "cores": os.cpu_count()}, **report}
+    if as_json:
+        sys.stdout.write(json.dumps(report) + "\n")
+        return
+    for row in report["checks"]:
+        limit = "" if row["limit"] is None else f"  (at most {row['limit']}: {'ok' if row['ok'] else 'MISSED'})"
+        sys.stderr.write(f"{row['name']:<60} {row['value']:10.3f} {row['unit']}{limit}\n")

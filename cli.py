@@ -1,0 +1,244 @@
+"""The `facrt` command: each verb is one function; libraries are imported when a verb needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import FacrtError, RequestError
+
+if TYPE_CHECKING:
+    from .runtime.engine import Engine, Reply
+    from .runtime.prompt import Message
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="On-device Fun-Audio-Chat."
+)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")]
+
+
+def main() -> None:
+    """Runs the command line: exit 0, 2 for a user's mistake (one line on stderr), 1 for a fault of ours."""
+    try:
+        app()
+    except FacrtError as error:
+        sys.stderr.write(f"facrt: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command()
+def export(
+    source: Annotated[str, typer.Argument(help="A checkpoint folder, or nano.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder.")],
+    target: Annotated[str, typer.Option(help="What the bundle is for.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="fp32, or fp16 (stored so, computed in fp32).")] = "fp32",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="COMPONENT=PRECISION, may be repeated.")] = None,
+    detokenizer: Annotated[Path | None, typer.Option(help="A CosyVoice3 folder.")] = None,
+    speech_tokenizer: Annotated[Path | None, typer.Option(help="An S3 tokenizer folder.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="WAV files for calibrated precisions.")] = None,
+    verify: Annotated[bool, typer.Option(help="Compare the bundle with the reference before it is published.")] = True,
+    json_: Json = False,
+) -> None:
+    """Turn a checkpoint into a bundle."""
+    pipeline = _needs_export_extra()
+    from .report import export_progress, print_parity, say
+
+    if calibration is not None:
+        say("--calibration is not used: fp32 and fp16 need none")
+    overrides = dict(_pair(item) for item in set_ or [])
+    request = pipeline.ExportRequest(source, out, target, precision, overrides, detokenizer, speech_tokenizer, verify)
+    with export_progress() as progress:
+        manifest = pipeline.export(request, progress)
+    if manifest.parity:
+        print_parity(manifest.parity)
+    size = sum(entry.size_bytes for entry in manifest.files.values())
+    say(f"{out}: {len(manifest.graphs)} components, {size / 2**20:.1f} MiB")
+    if not manifest.speakers:
+        say("no detokenizer: this bundle answers with text and speech ids, not with sound (--detokenizer DIR)")
+    elif list(manifest.speakers) == ["neutral"]:
+        say("the detokenizer folder has no speaker embedding: a zero one is used")
+    if json_:
+        _print_json({"bundle": str(out), "size_bytes": size, **_summary(manifest), "parity": manifest.parity})
+
+
+@app.command()
+def run(
+    bundle: BundleDir,
+    audio: Annotated[list[Path] | None, typer.Argument(metavar="[IN.wav ...]", help="One file per user turn.")] = None,
+    text: Annotated[str | None, typer.Option(help="The user's text, beside or instead of the audio.")] = None,
+    messages: Annotated[Path | None, typer.Option(help="A JSON list of messages to answer the last of.")] = None,
+    out: Annotated[Path, typer.Option(help="The answer; several turns are numbered.")] = Path("answer.wav"),
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Argmax everywhere.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the sampled mode.")] = 0,
+    max_steps: Annotated[int, typer.Option(help="Backbone steps at most (5 per second).")] = 512,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Default: the bundle's.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Default: the bundle's.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="0: off. Default: the bundle's.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Default: the bundle's.")] = None,
+    speaker: Annotated[str | None, typer.Option(help="A speaker of the bundle.")] = None,
+    no_speech: Annotated[bool, typer.Option("--no-speech", help="Answer in text only.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
+    json_: Json = False,
+) -> None:
+    """Answer spoken or written questions."""
+    from .report import print_timings, say
+    from .runtime.audio import write_wav
+    from .runtime.engine import load
+    from .runtime.messages import read_messages
+
+    if messages is not None and (audio or text is not None):
+        raise RequestError("--messages already holds the whole conversation: give no IN.wav and no --text beside it")
+    if messages is None and not audio and text is None:
+        raise RequestError("nothing to answer: give IN.wav, --text T or --messages FILE.json")
+    history = read_messages(messages) if messages is not None else None
+    engine = load(bundle, num_threads=threads)
+    options = {
+        "greedy": greedy, "seed": seed, "max_steps": max_steps, "repetition_penalty": repetition_penalty,
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "speaker": speaker,
+    }  # fmt: skip
+    replies = []
+    for reply in _answers(engine, history, audio or [], text, system, not no_speech, options):
+        sys.stderr.write(f"{reply.text}\n") if json_ else _print_text(reply.text)
+        print_timings(reply)
+        replies.append(reply)
+    turns = []
+    for i, reply in enumerate(replies, start=1):
+        path = None
+        if reply.audio is not None:
+            path = out if len(replies) == 1 else out.with_name(f"{out.stem}-{i}{out.suffix}")
+            write_wav(path, reply.audio, reply.sample_rate)
+            say(f"{path}: {len(reply.audio) / reply.sample_rate:.2f} s of speech")
+        turns.append(_turn_json(reply, path))
+    if json_:
+        _print_json({"turns": turns})
+
+
+def _answers(
+    engine: Engine,
+    history: list[Message] | None,
+    audio: list[Path],
+    text: str | None,
+    system: str | None,
+    speech: bool,
+    options: dict[str, Any],
+) -> Any:
+    conversation = engine.conversation(system, speech)
+    if history is not None:
+        if history[0].role == "system":
+            if system is not None:
+                raise RequestError("--system and a system message in --messages: give one of the two")
+        else:
+            history = [*conversation.messages, *history]
+        yield engine.answer(history, speech=speech, **options)
+        return
+    for path in audio[:-1]:
+        yield conversation.respond(path, **options)
+    yield conversation.respond(audio[-1] if audio else None, text=text, **options)
+
+
+def _turn_json(reply: Reply, path: Path | None) -> dict[str, Any]:
+    sound = None
+    if reply.audio is not None:
+        sound = {"path": str(path), "seconds": len(reply.audio) / reply.sample_rate, "sample_rate": reply.sample_rate}
+    return {
+        "text": reply.text,
+        "text_ids": reply.text_ids,
+        "speech_ids": reply.speech_ids,
+        "audio": sound,
+        "timings": asdict(reply.timings),
+    }
+
+
+@app.command()
+def verify(
+    bundle: BundleDir,
+    source: Annotated[str, typer.Option(help="The checkpoint that the bundle came from, or nano.")],
+    detokenizer: Annotated[Path | None, typer.Option(help="Its CosyVoice3 folder, where it lies elsewhere.")] = None,
+    speech_tokenizer: Annotated[Path | None, typer.Option(help="Its S3 tokenizer folder, likewise.")] = None,
+    json_: Json = False,
+) -> None:
+    """Compare a bundle with the PyTorch reference, stage by stage."""
+    pipeline = _needs_export_extra()
+    from .report import print_parity
+
+    report = pipeline.verify(bundle, source, detokenizer, speech_tokenizer)
+    print_parity(report)
+    if json_:
+        _print_json(report)
+    raise typer.Exit(0 if report["ok"] else 1)
+
+
+@app.command()
+def inspect(bundle: BundleDir, json_: Json = False) -> None:
+    """Show what a bundle holds; all its files are checked."""
+    from .report import print_bundle
+    from .runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    if json_:
+        _print_json({"bundle": str(bundle), "size_bytes": opened.size_bytes, **_summary(opened.manifest)})
+    else:
+        print_bundle(opened)
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """Show what this machine has for facrt, and what is missing."""
+    from .report import print_doctor
+    from .runtime.doctor import examine
+
+    findings = examine()
+    if json_:
+        _print_json(findings)
+    else:
+        print_doctor(findings)
+
+
+def _summary(manifest: Any) -> dict[str, Any]:
+    return {
+        "source": manifest.source,
+        "target": manifest.target,
+        "attention": manifest.attention,
+        "facrt_version": manifest.facrt_version,
+        "format_version": manifest.format_version,
+        "recipe": manifest.recipe,
+        "files": {name: entry.size_bytes for name, entry in manifest.files.items()},
+        "speakers": list(manifest.speakers),
+        "sampling": manifest.sampling,
+    }
+
+
+def _needs_export_extra() -> Any:
+    try:
+        from .export import pipeline
+    except ModuleNotFoundError as error:
+        raise RequestError(f"{error.name} is not installed; exporting needs: pip install 'facrt[export]'") from None
+    return pipeline
+
+
+def _pair(item: str) -> tuple[str, str]:
+    component, _, precision = item.partition("=")
+    if not (component and precision):
+        raise RequestError(f"--set {item!r} is not of the form COMPONENT=PRECISION")
+    return component, precision
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def _print_text(text: str) -> None:
+    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else "�" for c in text) + "\n")
+
+
+if __name__ == "__main__":
+    main()

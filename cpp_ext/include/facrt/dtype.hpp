@@ -1,0 +1,31 @@
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace facrt {
+
+enum class DType { float32, float16, bfloat16 };
+
+// "float32", "float16" or "bfloat16"; anything else throws std::invalid_argument.
+DType dtype_from_name(std::string_view name);
+
+constexpr std::size_t itemsize_bytes(DType dtype) {
+    return dtype == DType::float32 ? 4 : 2;
+}
+
+constexpr float bfloat16_to_float(std::uint16_t bits) {
+    return std::bit_cast<float>(std::uint32_t{bits} << 16);
+}
+
+// IEEE 754 binary16, subnormals, infinities and NaN included.
+constexpr float float16_to_float(std::uint16_t bits) {
+    const std::uint32_t sign = (bits & 0x8000u) << 16;
+    const float magnitude = std::bit_cast<float>((bits & 0x7fffu) << 13) * 0x1p112f;
+    const std::uint32_t special = magnitude >= 65536.0f ? 0x7f800000u : 0u;  // infinity or NaN
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(magnitude) | special | sign);
+}
+
+}  // namespace facrt

@@ -1,0 +1,176 @@
+#include "facrt/sampler.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "radix_select.hpp"
+
+namespace facrt {
+namespace {
+
+constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
+
+// exp(x) for x <= 0 to 2 ulp, 0 below -87; written so that compilers vectorise it (Cephes' polynomial).
+inline float exp_nonpositive(float x) {
+    constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+    const float clamped = x < -87.0f ? -87.0f : x;
+    const float shifted = clamped * 1.44269504088896341f + round_magic;
+    const float power = shifted - round_magic;
+    const float r = clamped - power * 0.693359375f + power * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    const std::uint32_t exponent = std::bit_cast<std::uint32_t>(shifted) - 0x4b400000u + 127u;
+    const float result = (p * r * r + r + 1.0f) * std::bit_cast<float>(exponent << 23);
+    return x < -87.0f ? 0.0f : result;
+}
+
+double sum(std::span<const float> values) {
+    std::array<double, 8> lanes{};
+    std::size_t i = 0;
+    for (; i + lanes.size() <= values.size(); i += lanes.size()) {
+        for (std::size_t l = 0; l < lanes.size(); ++l) lanes[l] += static_cast<double>(values[i + l]);
+    }
+    for (; i < values.size(); ++i) lanes[0] += static_cast<double>(values[i]);
+    double total = 0.0;
+    for (const double lane : lanes) total += lane;
+    return total;
+}
+
+// Compares integers in the order of the floats: the reduction vectorises, and NaN lies beyond the infinities.
+float largest(std::span<const float> values) {
+    constexpr auto order = [](std::int32_t bits) { return bits ^ ((bits >> 31) & 0x7fffffff); };
+    std::int32_t least = std::numeric_limits<std::int32_t>::max();
+    std::int32_t most = std::numeric_limits<std::int32_t>::min();
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        const std::int32_t key = order(std::bit_cast<std::int32_t>(values[i]));
+        least = key < least ? key : least;
+        most = key > most ? key : most;
+    }
+    const float result = std::bit_cast<float>(order(most));
+    const bool has_negative_nan = std::isnan(std::bit_cast<float>(order(least)));
+    if (has_negative_nan || !std::isfinite(result)) {
+        throw std::invalid_argument("logits are not finite: NaN, +inf, or nothing above -inf");
+    }
+    return result;
+}
+
+void check_options(const SamplingOptions& options) {
+    const auto refuse = [](const char* name, double found, const char* allowed) {
+        throw std::invalid_argument(std::string(name) + " " + std::to_string(found) + " must be " + allowed);
+    };
+    if (!(options.temperature > 0.0f)) refuse("temperature", options.temperature, "> 0");
+    if (options.top_k < 0) refuse("top_k", static_cast<double>(options.top_k), ">= 0");
+    if (!(options.top_p > 0.0 && options.top_p <= 1.0)) refuse("top_p", options.top_p, "> 0 and <= 1");
+    if (!(options.repetition_penalty > 0.0f)) refuse("repetition_penalty", options.repetition_penalty, "> 0");
+}
+
+void check_ids(std::span<const std::int64_t> ids) {
+    for (const std::int64_t id : ids) {
+        if (id < 0 || id > Sampler::max_id) {
+            throw std::out_of_range("id " + std::to_string(id) + " is outside 0 .. " + std::to_string(Sampler::max_id));
+        }
+    }
+}
+
+float kth_largest(std::span<const float> scores, std::int64_t k, std::span<std::uint32_t> keys) {
+    const auto one = [](float) { return 1.0; };
+    return select_from_top(collect_keys(scores, minus_infinity, keys), static_cast<double>(k), one).threshold;
+}
+
+// weights = exp((score - peak) / temperature), 0 for scores below `least`; returns their sum.
+double soften(std::span<const float> scores, float peak, float temperature, float least, std::span<float> weights) {
+    for (std::size_t i = 0; i < scores.size(); ++i) {
+        const float weight = exp_nonpositive((scores[i] - peak) / temperature);
+        weights[i] = scores[i] >= least ? weight : 0.0f;
+    }
+    return sum(weights);
+}
+
+// Zeroes the weights outside the nucleus, the fewest from the top whose sum reaches top_p * total; returns their sum.
+double keep_nucleus(std::span<float> weights, double total, double top_p, std::span<std::uint32_t> keys) {
+    const double target = top_p * total;
+    // All weights below this sum to less than (1 - top_p) * total: none of them is in the nucleus.
+    const auto least = static_cast<float>((1.0 - top_p) * total / static_cast<double>(weights.size()) * 0.999);
+    const auto weight_itself = [](float weight) { return double{weight}; };
+    const Selection edge = select_from_top(collect_keys(weights, least, keys), target, weight_itself);
+    for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = weights[i] >= edge.threshold ? weights[i] : 0.0f;
+    if (edge.mass_tied > double{edge.threshold}) {
+        double reached = edge.mass_before;
+        for (std::size_t i = weights.size(); i-- > 0;) {
+            if (weights[i] != edge.threshold) continue;
+            if (reached >= target) weights[i] = 0.0f;
+            reached += double{edge.threshold};
+        }
+    }
+    return sum(weights);
+}
+
+}  // namespace
+
+void Sampler::remember(std::span<const std::int64_t> ids) {
+    check_ids(ids);
+    for (const std::int64_t id : ids) {
+        const auto i = static_cast<std::size_t>(id);
+        if (i >= is_seen_.size()) is_seen_.resize(i + 1);
+        if (is_seen_[i]) continue;
+        is_seen_[i] = true;
+        seen_.push_back(id);
+    }
+}
+
+void Sampler::forget() {
+    seen_.clear();
+    is_seen_.assign(is_seen_.size(), false);
+}
+
+// Reads the untouched logit, so an id met twice is penalised once.
+void Sampler::penalise(std::span<const float> logits, std::span<const std::int64_t> ids, float penalty) {
+    for (const std::int64_t id : ids) {
+        const auto i = static_cast<std::size_t>(id);
+        if (i < logits.size()) scores_[i] = logits[i] < 0.0f ? logits[i] * penalty : logits[i] / penalty;
+    }
+}
+
+std::int64_t Sampler::draw(double total) {
+    const double uniform = static_cast<double>(random_() >> 11) * 0x1p-53;
+    const double target = uniform * total;
+    double reached = 0.0;
+    std::size_t i = 0;
+    while (i < weights_.size() && reached <= target) reached += double{weights_[i++]};
+    while (weights_[i - 1] == 0.0f) --i;  // only when rounding left the sum short of the target
+    return static_cast<std::int64_t>(i - 1);
+}
+
+std::int64_t Sampler::pick(std::span<const float> logits, const SamplingOptions& options,
+                           std::span<const std::int64_t> also_seen) {
+    check_options(options);
+    check_ids(also_seen);
+    if (logits.empty()) throw std::invalid_argument("logits has 0 values, must have at least 1");
+
+    scores_.assign(logits.begin(), logits.end());
+    if (options.repetition_penalty != 1.0f) {
+        penalise(logits, seen_, options.repetition_penalty);
+        penalise(logits, also_seen, options.repetition_penalty);
+    }
+    const float peak = largest(scores_);
+    if (options.greedy) return std::find(scores_.begin(), scores_.end(), peak) - scores_.begin();
+
+    weights_.resize(scores_.size());
+    keys_.resize(scores_.size());
+    const bool has_top_k = options.top_k > 0 && options.top_k < std::ssize(scores_);
+    const float least = has_top_k ? kth_largest(scores_, options.top_k, keys_) : minus_infinity;
+    double total = soften(scores_, peak, options.temperature, least, weights_);
+    if (options.top_p < 1.0) total = keep_nucleus(weights_, total, options.top_p, keys_);
+    return draw(total);
+}
+
+}  // namespace facrt

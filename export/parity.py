@@ -1,0 +1,205 @@
+"""Stage-by-stage parity: the PyTorch reference against a bundle, through the runtime that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import FacrtError
+from ..model import checkpoint
+from ..model.generate import ChatModel
+from ..model.generate import Step as ReferenceStep
+from ..model.mel import whisper_log_mel
+from ..model.noise import vocoder_noise
+from ..model.settings import SPEECH_SYSTEM_PROMPT, GenerationSettings
+from ..runtime import _native
+from ..runtime.engine import Engine, load
+from ..runtime.generate import Step
+from ..runtime.prompt import Message
+from .tolerances import LIMITS
+
+NUM_STEPS = 8
+NUM_TOKENS = 40  # speech tokens through the detokenizer
+SILENCE_RMS = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tensor compared."""
+
+    stage: str
+    component: str
+    max_abs_error: float
+    relative_error: float  # L2
+    limit: float | None  # on relative_error
+    ok: bool
+    note: str = ""
+
+
+def measure(folder: Path, source: Path, detokenizer: Path | None, speech_tokenizer: Path | None) -> dict[str, Any]:
+    """Compares a bundle with the checkpoint it came from.
+
+    Args:
+        folder: the bundle.
+        source: the chat checkpoint.
+        detokenizer, speech_tokenizer: their folders, where the bundle holds them.
+
+    Returns:
+        {"ok", "rows": [Row...], "text_ids_equal", "speech_ids_equal"}, ready for JSON.
+
+    Raises:
+        FacrtError: a number that is not finite, silence where the reference speaks, or an error over its limit.
+    """
+    report = compare(folder, source, detokenizer, speech_tokenizer)
+    if not report["ok"]:
+        bad = ", ".join(f"{r['stage']} {r['relative_error']:.1e}{r['note']}" for r in report["rows"] if not r["ok"])
+        raise FacrtError(
+            f"the bundle does not equal the reference ({bad or 'ids differ'}); --no-verify writes it all the same"
+        )
+    return report
+
+
+def compare(folder: Path, source: Path, detokenizer: Path | None, speech_tokenizer: Path | None) -> dict[str, Any]:
+    """The report of `measure`, good or bad."""
+    needed, free = _reference_bytes(source), _available_bytes()
+    if needed > free:
+        return {"ok": True, "skipped": f"the reference needs {needed >> 30} GiB of memory, {free >> 30} are free"}
+    engine = load(folder, check_hashes=False)
+    rows: list[Row] = []
+    with torch.inference_mode():
+        ids_equal = _compare_chat(engine, checkpoint.load_chat(source), rows)
+        if detokenizer is not None:
+            _compare_detokenizer(engine, detokenizer, rows)
+        if speech_tokenizer is not None:
+            ids_equal["voice_ids_equal"] = _compare_speech_tokenizer(engine, speech_tokenizer)
+    exact = all(ids_equal.values()) or set(engine.bundle.manifest.recipe.values()) != {"fp32"}
+    return {"ok": exact and all(row.ok for row in rows), "rows": [asdict(row) for row in rows], **ids_equal}
+
+
+def question(seconds: float = 3.3, sample_rate: int = 16_000) -> NDArray[np.float32]:
+    """A fixed speech-like signal: gliding harmonics under syllable-rate loudness, and a little noise."""
+    t = np.arange(int(seconds * sample_rate)) / sample_rate
+    phase = 2 * np.pi * np.cumsum(140 + 40 * np.sin(2 * np.pi * 0.7 * t)) / sample_rate
+    voice = sum(np.sin(h * phase) / h for h in range(1, 12))
+    loudness = 0.1 * np.clip(np.sin(2 * np.pi * 2.1 * t), 0, None)
+    noise = np.random.default_rng(0).standard_normal(len(t)) * 1e-3
+    return (voice * loudness + noise).astype(np.float32)
+
+
+def _row(
+    engine: Engine, rows: list[Row], stage: str, component: str, actual: NDArray, wanted: Tensor, note: str = ""
+) -> None:
+    reference = wanted.detach().numpy().astype(np.float64)
+    found = np.asarray(actual, np.float64)
+    precision = engine.bundle.manifest.recipe.get(component, "fp32")
+    limit = LIMITS[stage][precision]
+    if found.shape != reference.shape:
+        rows.append(Row(stage, component, float("inf"), float("inf"), limit, False, f" shape {found.shape}"))
+        return
+    finite = bool(np.isfinite(found).all())
+    difference = found - reference
+    norm = float(np.sqrt((reference**2).sum())) or 1.0
+    relative = float(np.sqrt((difference**2).sum())) / norm if finite else float("inf")
+    worst = float(np.abs(difference).max()) if finite else float("inf")
+    note = note if finite else " NaN or infinity"
+    ok = finite and not note and (limit is None or relative <= limit)
+    rows.append(Row(stage, component, worst, relative, limit, ok, note))
+
+
+def _compare_chat(engine: Engine, chat: ChatModel, rows: list[Row]) -> dict[str, bool]:
+    pcm = question()
+    message = Message("user", None, pcm)
+    mel = _native.whisper_log_mel(pcm, chat.config.audio.num_mels)
+    _row(engine, rows, "log_mel", "log_mel", mel, whisper_log_mel(torch.from_numpy(pcm)))
+    _row(engine, rows, "audio_encoder", "audio_encoder", engine.hearing.encode(pcm), chat.encode_audio(pcm))
+    embeds = engine.hearing.embed(message)
+    _row(engine, rows, "audio_grouping", "audio_grouping", embeds, chat.audio_rows([pcm])[0])
+
+    options: dict[str, Any] = {"max_new_tokens": NUM_STEPS, "text_greedy": True, "force_text_abos": True}
+    prompt = engine.prompter.encode([Message("system", SPEECH_SYSTEM_PROMPT), message])
+    wanted: list[ReferenceStep] = []
+    reference = chat.generate(prompt, [pcm], observe=wanted.append, eos_token_id=-1, **options)
+    found: list[Step] = []
+    copies: Callable[[Step], None] = lambda s: found.append(  # noqa: E731
+        Step(s.embeds.copy(), s.hidden.copy(), s.text_logits.copy(), s.speech_tokens, s.speech_logits)
+    )
+    turn, _ = engine.loop.run(prompt, embeds, GenerationSettings(eos_token_id=-1, **options), copies)
+    same = _steps_with_equal_inputs(wanted, found)
+    _row(engine, rows, "embeds", "backbone", found[0].embeds, wanted[0].embeds)
+    _row(engine, rows, "hidden", "backbone", found[0].hidden, wanted[0].hidden)
+    text = np.stack([s.text_logits for s in found[:same]])
+    _row(engine, rows, "text_logits", "backbone", text, torch.stack([s.text_logits for s in wanted[:same]]))
+    speech = np.stack([s.speech_logits[0] for s in found[:same]])
+    _row(engine, rows, "speech_logits", "speech_head", speech, torch.stack([s.speech_logits[0] for s in wanted[:same]]))
+    return {
+        "text_ids_equal": turn.text_ids == reference.text_ids,
+        "speech_ids_equal": turn.speech_ids == reference.speech_ids,
+    }
+
+
+def _steps_with_equal_inputs(wanted: list[ReferenceStep], found: list[Step]) -> int:
+    """Steps until the first token differs, that one included: beyond it the two see different inputs."""
+    for i, (a, b) in enumerate(zip(wanted, found, strict=False)):
+        if a.speech_tokens != b.speech_tokens or int(a.text_logits.argmax()) != int(b.text_logits.argmax()):
+            return i + 1
+    return min(len(wanted), len(found))
+
+
+def _compare_detokenizer(engine: Engine, folder: Path, rows: list[Row]) -> None:
+    detokenizer = engine.detokenizer
+    assert detokenizer is not None
+    flow, vocoder = checkpoint.load_flow(folder), checkpoint.load_vocoder(folder)
+    tokens = torch.randint(0, flow.config.vocab_size, (1, NUM_TOKENS), generator=torch.Generator().manual_seed(0))
+    speaker = np.asarray(engine.bundle.array("speakers")[0])
+    row = torch.from_numpy(speaker.copy())[None]
+
+    mu, spk = flow.front(tokens, row)
+    found_mu, found_spk = detokenizer.front(tokens.numpy(), speaker[None])
+    _row(engine, rows, "flow_front", "flow_front", found_mu, mu)
+    _row(engine, rows, "flow_front", "flow_front", found_spk, spk)
+    x = torch.randn(2, *mu.shape[1:], generator=torch.Generator().manual_seed(1))
+    inputs = (x, mu.expand_as(x), torch.full((2,), 0.3), spk.expand(2, -1), torch.zeros_like(x))
+    chunk = torch.tensor(flow.config.chunk_frames)
+    velocity = flow.estimator(*(i.contiguous() for i in inputs), chunk)
+    (found_velocity,) = detokenizer.estimator(*(i.contiguous().numpy() for i in inputs), chunk.numpy())
+    _row(engine, rows, "flow_estimator", "flow_estimator", found_velocity, velocity)
+    mel = flow(tokens, row)
+    _row(engine, rows, "flow_mel", "flow_estimator", detokenizer.flow(tokens[0].numpy(), speaker), mel)
+
+    noise = vocoder_noise(mel.shape[2] * vocoder.config.samples_per_frame, vocoder.config.num_harmonics + 1)
+    source = vocoder.source(mel, torch.from_numpy(noise))
+    (found_source,) = detokenizer.source(mel.numpy(), noise)
+    _row(engine, rows, "vocoder_source", "vocoder_source", found_source, source)
+    wav = vocoder.decoder(mel, source)
+    (found_wav,) = detokenizer.vocoder(mel.numpy(), source.numpy())
+    _row(engine, rows, "vocoder", "vocoder", found_wav, wav)
+    whole = detokenizer.synthesize(tokens[0].tolist(), speaker)
+    silent = float(np.sqrt((whole**2).mean())) < SILENCE_RMS < float(wav.square().mean().sqrt())
+    _row(engine, rows, "waveform", "vocoder", whole[None], wav, " silence" if silent else "")
+
+
+def _compare_speech_tokenizer(engine: Engine, folder: Path) -> bool:
+    pcm = question()
+    reference = checkpoint.load_speech_tokenizer(folder).encode(torch.from_numpy(pcm))
+    return engine.encode_voice(pcm) == reference.tolist()
+
+
+def _reference_bytes(source: Path) -> int:
+    shapes = checkpoint.SafetensorsSource(source).shapes().values()
+    return 4 * sum(int(np.prod(shape)) for shape in shapes)
+
+
+def _available_bytes() -> int:
+    """Memory that is free for use; unlimited where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 1 << 62

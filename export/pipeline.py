@@ -1,0 +1,307 @@
+"""The spine of `facrt export`: load, trace, store, check, save."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+import torch
+from torch import nn
+
+from .. import __version__
+from ..errors import CheckpointError, FacrtError, RequestError
+from ..model import checkpoint, nano
+from ..model.components import Component, ModelConfig, components
+from ..model.config import read_chat_config, read_json
+from ..model.flow import Flow, flow_noise
+from ..model.generate import ChatModel
+from ..model.settings import PUBLISHED_SAMPLING
+from ..model.speech_tokenizer import SpeechTokenizer
+from ..model.vocoder import Vocoder
+from ..quant.recipe import make_recipe
+from ..runtime.bundle import Manifest, TableEntry, hash_files, open_bundle
+from . import passes, tables
+from .parity import compare, measure
+from .targets import Target, find_target
+from .trace import DecoderGraph, fill, trace
+
+EXTERNAL_DATA_BYTES = 256 << 20  # a larger graph keeps its weights in a file beside it, which is memory-mapped
+Progress = Callable[[str, str, int], None]  # stage, component, bytes written (0: begins)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What the user asks of `facrt export`."""
+
+    source: str  # a checkpoint folder, or "nano"
+    out: Path
+    target: str = "cpu"
+    precision: str = "fp32"
+    overrides: Mapping[str, str] = field(default_factory=dict)  # component -> precision
+    detokenizer: Path | None = None  # default: SOURCE/detokenizer where it exists
+    speech_tokenizer: Path | None = None  # default: SOURCE/s3tokenizer where it exists
+    verify: bool = True
+
+
+def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Manifest:
+    """Exports a checkpoint to a bundle. The folder appears whole or not at all.
+
+    Raises:
+        RequestError: unknown target, precision or component, or `out` is in the way.
+        CheckpointError: the checkpoint cannot be loaded.
+        FacrtError: the bundle cannot be written (no space, no permission).
+    """
+    target = find_target(request.target)
+    refuse_occupied(request.out)
+    with checkpoint_folder(request.source) as (source, name):
+        model = open_model(source, request.detokenizer, request.speech_tokenizer)
+        table = components(model.config, target.cache)
+        recipe = make_recipe(table, request.precision, request.overrides, target.precisions, target.name)
+        with _staged(request.out) as folder:
+            manifest = _write(model, table, recipe, target, name, folder, progress)
+            manifest.write(folder)
+            if request.verify:
+                progress("checking", "parity", 0)
+                manifest = replace(manifest, parity=measure(folder, source, model.detokenizer, model.speech_tokenizer))
+                manifest.write(folder)
+    return manifest
+
+
+def verify(
+    folder: Path, source: str, detokenizer: Path | None = None, speech_tokenizer: Path | None = None
+) -> dict[str, Any]:
+    """Compares a bundle with its checkpoint; the report of `parity.compare`.
+
+    Raises:
+        BundleError, CheckpointError: either cannot be opened, or the two are of different models.
+    """
+    manifest = open_bundle(folder).manifest
+    with checkpoint_folder(source) as (path, _):
+        detokenizer, speech_tokenizer = _companions(path, detokenizer, speech_tokenizer)
+        if read_chat_config(checkpoint.existing(path)) != manifest.model.chat:
+            raise CheckpointError(f"{source} has another configuration than the checkpoint that {folder} came from")
+        for held, given, option in (
+            (manifest.model.flow, detokenizer, "--detokenizer"),
+            (manifest.model.speech_tokenizer, speech_tokenizer, "--speech-tokenizer"),
+        ):
+            if held is not None and given is None:
+                raise RequestError(f"{folder} holds more than {source}: name the rest with {option} DIR")
+        keep_detokenizer = detokenizer if manifest.model.flow is not None else None
+        keep_tokenizer = speech_tokenizer if manifest.model.speech_tokenizer is not None else None
+        return compare(folder, path, keep_detokenizer, keep_tokenizer)
+
+
+@contextlib.contextmanager
+def checkpoint_folder(source: str) -> Iterator[tuple[Path, str]]:
+    """The folder behind SOURCE, and the name that the bundle remembers."""
+    if source != "nano":
+        yield Path(source), Path(source).resolve().name
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        nano.write_checkpoint(Path(folder))
+        yield Path(folder), "nano"
+
+
+def _companions(
+    folder: Path, detokenizer: Path | None, speech_tokenizer: Path | None
+) -> tuple[Path | None, Path | None]:
+    """What was named, else what lies in the checkpoint folder."""
+    inside = [folder / name if (folder / name).is_dir() else None for name in ("detokenizer", "s3tokenizer")]
+    return detokenizer or inside[0], speech_tokenizer or inside[1]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A checkpoint opened for tracing: small weights in memory, large ones on disk."""
+
+    folder: Path
+    config: ModelConfig
+    graphs: dict[str, nn.Module]  # component -> the module behind it, before a target's attention form
+    readers: dict[int, tables.Reader]  # id of a large parameter -> what reads it
+    chat: ChatModel
+    detokenizer: Path | None
+    speech_tokenizer: Path | None
+
+
+def open_model(folder: Path, detokenizer: Path | None = None, speech_tokenizer: Path | None = None) -> OpenModel:
+    """Opens the chat checkpoint and what lies beside it or is named.
+
+    Raises:
+        CheckpointError: something is missing or broken, all wrong tensors listed.
+    """
+    folder = checkpoint.existing(folder)
+    detokenizer, speech_tokenizer = _companions(folder, detokenizer, speech_tokenizer)
+    chat, readers = checkpoint.open_chat(folder)
+    graphs: dict[str, nn.Module] = {
+        "audio_encoder": chat.audio_encoder,
+        "audio_grouping": chat.grouping,
+        "backbone": chat.backbone,
+        "speech_upsampling": chat.speech_head.upsample,
+        "speech_head": chat.speech_head,
+    }
+    flow: Flow | None = None
+    vocoder: Vocoder | None = None
+    tokenizer: SpeechTokenizer | None = None
+    if detokenizer is not None:
+        flow, flow_readers = checkpoint.open_flow(detokenizer)
+        vocoder, vocoder_readers = checkpoint.open_vocoder(detokenizer)
+        readers = readers | flow_readers | vocoder_readers
+        graphs |= {"flow_front": flow.front, "flow_estimator": flow.estimator}
+        graphs |= {"vocoder_source": vocoder.source, "vocoder": vocoder.decoder}
+    if speech_tokenizer is not None:
+        tokenizer, tokenizer_readers = checkpoint.open_speech_tokenizer(speech_tokenizer)
+        readers = readers | tokenizer_readers
+        graphs |= {"speech_tokenizer": tokenizer}
+    config = ModelConfig(
+        chat.config,
+        flow.config if flow else None,
+        vocoder.config if vocoder else None,
+        tokenizer.config if tokenizer else None,
+    )
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder / 'tokenizer.json'} is missing; a text tokenizer in that form is needed")
+    return OpenModel(folder, config, graphs, readers, chat, detokenizer, speech_tokenizer)
+
+
+def _write(
+    model: OpenModel,
+    table: Mapping[str, Component],
+    recipe: Mapping[str, str],
+    target: Target,
+    name: str,
+    folder: Path,
+    progress: Progress,
+) -> Manifest:
+    graphs = {}
+    for component in table.values():
+        progress("exporting", component.name, 0)
+        graphs[component.name] = f"{component.name}.onnx"
+        size = write_graph(model, component, recipe[component.name], target, folder / graphs[component.name])
+        progress("exporting", component.name, size)
+    progress("exporting", "tables", 0)
+    entries: dict[str, TableEntry] = tables.write_chat_tables(model.chat, model.readers, recipe["backbone"], folder)
+    speakers: dict[str, int] = {}
+    if model.detokenizer is not None:
+        assert model.config.flow is not None
+        entries["flow_noise"] = tables.write_array(flow_noise().numpy(), folder / "flow_noise.bin")
+        names, rows = _speakers(model.detokenizer, model.config.flow.speaker_dim)
+        speakers = {name: i for i, name in enumerate(names)}
+        entries["speakers"] = tables.write_array(rows, folder / "speakers.bin")
+    shutil.copyfile(model.folder / "tokenizer.json", folder / "tokenizer.json")
+    template = _chat_template(model.folder)
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    files = [path.name for path in folder.iterdir()]
+    progress("exporting", "tables", sum((folder / entry.file).stat().st_size for entry in entries.values()))
+    return Manifest(
+        facrt_version=__version__,
+        source=name,
+        target=target.name,
+        attention=target.attention.__name__,
+        cache=target.cache,
+        model=model.config,
+        recipe=dict(recipe),
+        graphs=graphs,
+        tables=entries,
+        tokenizer="tokenizer.json",
+        chat_template="chat_template.jinja" if template is not None else None,
+        sampling=dict(PUBLISHED_SAMPLING),
+        speakers=speakers,
+        parity={},
+        files=hash_files(folder, files),
+    )
+
+
+def write_graph(model: OpenModel, component: Component, precision: str, target: Target, path: Path) -> int:
+    """Traces one component and writes it, large weights streamed from the checkpoint; returns the bytes written."""
+    module = model.graphs[component.name]
+    traced = DecoderGraph(module, target) if component.states else module  # type: ignore[arg-type]
+    graph = trace(traced, component, target, _example_lengths(model.config))
+    readers = {n: model.readers[id(p)] for n, p in traced.named_parameters() if id(p) in model.readers}
+    fill(graph, readers, constants={name for name, _ in traced.named_buffers()})
+    if precision == "fp16":
+        passes.store_as_float16(graph)
+    external = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
+    data = f"{path.name}.data" if external > EXTERNAL_DATA_BYTES else None
+    onnx_ir.save(graph, path, external_data=data)
+    return sum(p.stat().st_size for p in path.parent.glob(f"{path.name}*"))
+
+
+def _example_lengths(config: ModelConfig) -> dict[str, int]:
+    frames = 24
+    lengths = {"groups": 3, "positions": 3, "frames": frames, "rows": 1}
+    if config.vocoder is not None:
+        lengths["samples"] = frames * config.vocoder.samples_per_frame
+    return lengths
+
+
+def _speakers(folder: Path, speaker_dim: int) -> tuple[Sequence[str], np.ndarray]:
+    found = checkpoint.load_speakers(folder)
+    if not found:
+        return ["neutral"], np.zeros((1, speaker_dim), np.float32)
+    wrong = [name for name, row in found.items() if row.shape != (speaker_dim,)]
+    if wrong:
+        raise CheckpointError(f"{folder}: speakers {', '.join(wrong)} do not have {speaker_dim} numbers")
+    return list(found), torch.stack(list(found.values())).numpy()
+
+
+def _chat_template(folder: Path) -> str | None:
+    path = folder / "chat_template.jinja"
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (folder / name).exists():
+            template = read_json(folder / name).get("chat_template")
+            if isinstance(template, str):
+                return template
+    return None
+
+
+def refuse_occupied(out: Path) -> None:
+    """A bundle may be replaced by a new export, anything else may not.
+
+    Raises:
+        RequestError: `out` is a file, or a folder that holds something but no bundle.
+    """
+    if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").exists():
+        raise RequestError(f"{out} holds files but no bundle; choose another --out or empty it")
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file; --out names a folder")
+
+
+@contextlib.contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place in the end, or is removed."""
+    staging = out.with_name(f".{out.name}.partial")
+    old = out.with_name(f".{out.name}.old")
+    try:
+        for left in (staging, old):
+            shutil.rmtree(left, ignore_errors=True)
+        staging.mkdir(parents=True)
+        yield staging
+        if out.exists():
+            out.rename(old)
+        staging.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    except FacrtError:
+        raise
+    except OSError as error:
+        free = shutil.disk_usage(_existing_parent(out)).free >> 20
+        raise FacrtError(
+            f"{out} cannot be written ({os.strerror(error.errno) if error.errno else error}); "
+            f"{free} MiB are free there: make room or choose another --out"
+        ) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in path.absolute().parents if parent.exists())

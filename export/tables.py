@@ -1,0 +1,43 @@
+"""The embedding tables that the runtime maps from disk: plain rows, read by the C++ side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..model.generate import ChatModel
+from ..runtime.bundle import TableEntry
+
+Reader = Callable[[], Tensor]
+NUMPY_DTYPES = {"fp32": np.float32, "fp16": np.float16}
+
+
+def write_chat_tables(
+    chat: ChatModel, readers: Mapping[int, Reader], precision: str, folder: Path
+) -> dict[str, TableEntry]:
+    """Writes the text table, the speech table, and the speech table already projected for token grouping.
+
+    The projection of a mean is the mean of projections, so a step of the runtime gathers `group_size` rows and
+    multiplies nothing.
+    """
+    grouping = chat.grouping
+    text, speech, projection = (
+        readers[id(p)]() if id(p) in readers else p
+        for p in (chat.backbone.embedding.weight, grouping.embedding.weight, grouping.discrete.weight)
+    )
+    arrays = {"text_embedding": text, "speech_embedding": speech, "speech_grouping": speech @ projection.T}
+    dtype = NUMPY_DTYPES[precision]
+    return {
+        name: write_array(array.detach().numpy().astype(dtype, copy=False), folder / f"{name}.bin")
+        for name, array in arrays.items()
+    }
+
+
+def write_array(array: np.ndarray, path: Path) -> TableEntry:
+    """Writes a row-major little-endian array as it is."""
+    with path.open("wb") as file:
+        np.ascontiguousarray(array).tofile(file)
+    return TableEntry(path.name, array.dtype.name, array.shape)

@@ -1,0 +1,137 @@
+"""A component's module -> its ONNX graph, with inputs, axes and states as the table says."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Set
+
+import onnx_ir
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ..model.backbone import Backbone
+from ..model.components import Component, TensorSpec
+from ..model.decoder import MixtureOfExperts, run_all_experts
+from ..model.speech_head import SpeechHead
+from ..model.weights import LAZY_ELEMENTS
+from .targets import Target
+
+EXAMPLE_LENGTHS = {"past": 9, "capacity": 32, "new": 3, "windows": 2, "frames": 24, "tokens": 12, "samples": 24}
+
+
+class DecoderGraph(nn.Module):
+    """The backbone, or the speech head, as a function of its caches."""
+
+    def __init__(self, module: Backbone | SpeechHead, target: Target) -> None:
+        super().__init__()
+        self.module = module
+        self.target = target
+
+    def forward(self, x: Tensor, *rest: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # rest: position where the cache layout has one, then the caches
+        *position, caches = rest
+        attend = self.target.attention(self.module.decoder.config, x.shape[0], caches, *position)
+        y = self.module(x, attend)
+        return (*(y if isinstance(y, tuple) else (y,)), *attend.outputs)
+
+
+def trace(module: nn.Module, component: Component, target: Target, example: Mapping[str, int]) -> onnx_ir.Model:
+    """Traces one component.
+
+    Args:
+        module: its forward takes the component's inputs in order, then one tuple with the states' inputs.
+        component: the row of the table.
+        target: opset and attention form.
+        example: lengths of varying axes that `EXAMPLE_LENGTHS` does not know or this model needs otherwise.
+
+    Returns:
+        The graph. Initializers are named after the parameters of `module`; large ones may hold placeholders.
+    """
+    for part in module.modules():
+        if isinstance(part, MixtureOfExperts):
+            part.mix = run_all_experts
+    lengths = EXAMPLE_LENGTHS | dict(example)
+    args: list[object] = [_example(spec, lengths) for spec in component.inputs]
+    shapes: list[object] = [_varying(spec) for spec in component.inputs]
+    if component.states:
+        args.append(tuple(_example(pair.input, lengths) for pair in component.states))
+        shapes.append(tuple(_varying(pair.input) for pair in component.states))
+    inputs = [spec.name for spec in component.inputs] + [pair.input.name for pair in component.states]
+    outputs = [spec.name for spec in component.outputs] + [pair.output.name for pair in component.states]
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(args),
+            dynamo=True,
+            opset_version=target.opset,
+            dynamic_shapes=_for_signature(module, shapes),
+            input_names=inputs,
+            output_names=outputs,
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model
+    assert [v.name for v in graph.graph.inputs] == inputs, f"{component.name}: an input was dropped or renamed"
+    return graph
+
+
+def _for_signature(module: nn.Module, shapes: list[object]) -> tuple[object, ...]:
+    if isinstance(module, DecoderGraph):  # x, *rest
+        return (shapes[0], tuple(shapes[1:]))
+    return tuple(shapes)
+
+
+def _example(spec: TensorSpec, lengths: Mapping[str, int]) -> Tensor:
+    shape = [axis if isinstance(axis, int) else lengths[axis] for axis in spec.axes]
+    if spec.dtype == "int64":
+        return torch.full(shape, 4, dtype=torch.int64)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _varying(spec: TensorSpec) -> dict[int, object]:
+    return {i: Dim.DYNAMIC for i, axis in enumerate(spec.axes) if isinstance(axis, str)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter speaks of packages that facrt does not use."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+Reader = Callable[[], Tensor]
+
+
+def fill(graph: onnx_ir.Model, readers: Mapping[str, Reader], constants: Set[str]) -> None:
+    """Gives placeholder initializers their content, read only when the file is written.
+
+    Args:
+        graph: from `trace`.
+        readers: parameter name -> what reads it; parameters that the graph does not use are left alone.
+        constants: names of large initializers that are no parameters.
+    """
+    initializers = graph.graph.initializers
+    large = {n for n, v in initializers.items() if v.const_value is not None and v.const_value.size > LAZY_ELEMENTS}
+    strange = sorted(large - set(readers) - constants)
+    assert not strange, f"the exporter made {strange} out of placeholders"
+    for name in sorted(large - constants):
+        value, read = initializers[name], readers[name]
+        assert value.shape is not None
+        value.const_value = onnx_ir.LazyTensor(
+            lambda read=read, name=name: onnx_ir.tensor(read().numpy(), name=name),  # type: ignore[misc]
+            dtype=onnx_ir.DataType.FLOAT,
+            shape=value.shape,
+            name=name,
+        )

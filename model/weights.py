@@ -1,0 +1,224 @@
+"""From upstream tensors to module parameters: what each parameter is made of, and where the tensors are read from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One upstream tensor; `name` None stands for zeros that upstream does not store."""
+
+    name: str | None
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One module parameter: the upstream tensors it is made of and how."""
+
+    parts: tuple[Part, ...]
+    combine: Callable[[list[Tensor]], Tensor]
+
+    def read(self, source: Source) -> Tensor:
+        """The parameter, float32, contiguous; only its own parts are read."""
+        parts = [torch.zeros(p.shape) if p.name is None else source.read(p.name).float() for p in self.parts]
+        return self.combine(parts).contiguous()
+
+
+Layout = dict[str, Weight]  # parameter name -> how it is made
+
+
+def plain(name: str, *shape: int) -> Weight:
+    """The upstream tensor as it is."""
+    return Weight((Part(name, shape),), lambda parts: parts[0])
+
+
+def fused(*parts: Part) -> Weight:
+    """Upstream tensors one under the other (dimension 0): fused QKV, fused gate/up."""
+    return Weight(parts, lambda tensors: torch.cat(tensors, dim=0))
+
+
+def stacked(*parts: Weight) -> Weight:
+    """Weights along a new first dimension: experts."""
+    counts = [len(weight.parts) for weight in parts]
+
+    def combine(tensors: list[Tensor]) -> Tensor:
+        rows, start = [], 0
+        for weight, count in zip(parts, counts, strict=True):
+            rows.append(weight.combine(tensors[start : start + count]))
+            start += count
+        return torch.stack(rows)
+
+    return Weight(tuple(part for weight in parts for part in weight.parts), combine)
+
+
+def weight_norm(prefix: str, *shape: int) -> Weight:
+    """`torch.nn.utils.parametrizations.weight_norm` with one norm per output channel (dimension 0)."""
+    per_channel = (shape[0],) + (1,) * (len(shape) - 1)
+    stem = f"{prefix}.parametrizations.weight.original"
+    return Weight(
+        (Part(stem + "0", per_channel), Part(stem + "1", shape)),
+        lambda parts: torch._weight_norm(parts[1], parts[0], 0),
+    )
+
+
+def linear(prefix: str, out_size: int, in_size: int, bias: bool = True) -> Layout:
+    """The layout of one `nn.Linear` under upstream's `prefix`."""
+    layout = {"weight": plain(f"{prefix}.weight", out_size, in_size)}
+    if bias:
+        layout["bias"] = plain(f"{prefix}.bias", out_size)
+    return layout
+
+
+def norm(prefix: str, size: int, bias: bool = True) -> Layout:
+    """The layout of one LayerNorm (or, without bias, RMSNorm) under upstream's `prefix`."""
+    layout = {"weight": plain(f"{prefix}.weight", size)}
+    if bias:
+        layout["bias"] = plain(f"{prefix}.bias", size)
+    return layout
+
+
+def under(prefix: str, layout: Layout) -> Layout:
+    """The same layout for a submodule called `prefix`."""
+    return {f"{prefix}.{name}": weight for name, weight in layout.items()}
+
+
+class Source(Protocol):
+    """Where upstream tensors come from; nothing is read before it is asked for."""
+
+    where: str
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    def read(self, name: str) -> Tensor: ...
+
+
+class SafetensorsSource:
+    """One `.safetensors` file, or the shards that a `.safetensors.index.json` names; memory-mapped."""
+
+    def __init__(self, folder: Path, stem: str = "model") -> None:
+        single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+        if index.exists():
+            try:
+                files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+            except (ValueError, KeyError, AttributeError):
+                raise CheckpointError(f"{index} is no index of safetensors shards") from None
+        elif single.exists():
+            files = [single]
+        else:
+            raise CheckpointError(f"{folder} has neither {single.name} nor {index.name}")
+        self.where = str(index if index.exists() else single)
+        self._files = {path: _open_safetensors(path) for path in files}
+        self._owner = {name: handle for handle in self._files.values() for name in handle.keys()}  # noqa: SIM118
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: tuple(handle.get_slice(name).get_shape()) for name, handle in self._owner.items()}
+
+    def read(self, name: str) -> Tensor:
+        tensor: Tensor = self._owner[name].get_tensor(name)
+        return tensor
+
+
+class TorchSource:
+    """A `.pt` state dict, loaded with `weights_only=True` and memory-mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self.where = str(path)
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing")
+        try:
+            state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch raises many kinds for a broken file
+            raise CheckpointError(f"{path} is no readable PyTorch state dict: {_first_line(error)}") from None
+        tensors = state.get("state_dict", state) if isinstance(state, dict) else {}
+        self._tensors: dict[str, Tensor] = {
+            name.removeprefix("generator."): tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)
+        }
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+
+    def read(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
+def _open_safetensors(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing, though the index names it") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is no whole safetensors file ({_first_line(error)}): copy it again") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def check(layout: Layout, source: Source, ignored: Iterable[str] = ()) -> None:
+    """Compares what is needed with what is there.
+
+    Raises:
+        CheckpointError: one sentence that lists every missing, extra and misshapen tensor.
+    """
+    needed = {part.name: part.shape for weight in layout.values() for part in weight.parts if part.name is not None}
+    found = source.shapes()
+    missing = sorted(set(needed) - set(found))
+    extra = sorted(set(found) - set(needed) - set(ignored))
+    misshapen = sorted(n for n in set(needed) & set(found) if tuple(found[n]) != needed[n])
+    faults = []
+    if missing:
+        faults.append(f"missing: {', '.join(missing)}")
+    if extra:
+        faults.append(f"extra: {', '.join(extra)}")
+    if misshapen:
+        shapes = (f"{n} is {list(found[n])}, {list(needed[n])} is needed" for n in misshapen)
+        faults.append(f"misshapen: {', '.join(shapes)}")
+    if faults:
+        raise CheckpointError(f"{source.where} does not fit its configuration ({'; '.join(faults)})")
+
+
+def load(module: nn.Module, layout: Layout, source: Source) -> None:
+    """Fills every parameter of `module` (built on any device) with float32 tensors from `source`."""
+    _assign(module, {name: weight.read(source) for name, weight in layout.items()})
+
+
+LAZY_ELEMENTS = 1 << 16  # a parameter with more elements than this stays on disk until it is written
+
+
+def load_lazily(module: nn.Module, layout: Layout, source: Source) -> dict[str, Callable[[], Tensor]]:
+    """Fills small parameters, gives large ones their shape only (one shared zero), for tracing.
+
+    Returns:
+        For each large parameter, by name, the function that reads it.
+    """
+    readers: dict[str, Callable[[], Tensor]] = {}
+    state = {}
+    for name, parameter in module.named_parameters():
+        weight = layout[name]
+        if parameter.numel() > LAZY_ELEMENTS:
+            readers[name] = lambda weight=weight: weight.read(source)  # type: ignore[misc]
+            state[name] = torch.zeros(1).expand(parameter.shape)
+        else:
+            state[name] = weight.read(source)
+    _assign(module, state)
+    return readers
+
+
+def _assign(module: nn.Module, state: dict[str, Tensor]) -> None:
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    assert shapes == {name: tuple(t.shape) for name, t in state.items()}, "layout and module disagree"
+    module.load_state_dict(state, strict=False, assign=True)
+    module.requires_grad_(False)
+    module.eval()

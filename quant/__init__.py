@@ -1,0 +1,1 @@
+"""Weights in, integers and scales out (only storage precisions so far)."""

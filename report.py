@@ -1,0 +1,108 @@
+"""What the command line shows on stderr: progress, tables, timings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .runtime.bundle import Bundle
+from .runtime.engine import Reply
+
+console = Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """One line for the user."""
+    console.print(escape(line), highlight=False)
+
+
+@contextlib.contextmanager
+def export_progress() -> Iterator[Callable[[str, str, int], None]]:
+    """A line per component with its size, and a spinner for the one at work."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("opening the checkpoint", total=None)
+
+        def show(stage: str, component: str, size_bytes: int) -> None:
+            progress.update(task, description=f"{stage} {component}")
+            if size_bytes:
+                progress.console.print(f"  {component:<18} {size_bytes / 2**20:10.2f} MiB", highlight=False)
+
+        yield show
+
+
+def print_parity(report: dict[str, Any]) -> None:
+    """The stage-by-stage table of `verify`."""
+    if "skipped" in report:
+        say(f"parity was not measured: {report['skipped']}")
+        return
+    table = Table(title="bundle against the PyTorch reference")
+    for column in ("stage", "component", "largest error", "relative (L2)", "limit", ""):
+        table.add_column(column, justify="right" if column not in ("stage", "component") else "left")
+    for row in report["rows"]:
+        limit = "-" if row["limit"] is None else f"{row['limit']:.0e}"
+        verdict = ("ok" if row["ok"] else "FAILED") + row["note"]
+        errors = (f"{row['max_abs_error']:.1e}", f"{row['relative_error']:.1e}")
+        table.add_row(row["stage"], row["component"], *errors, limit, verdict)
+    console.print(table)
+    for name, equal in report.items():
+        if name.endswith("_equal"):
+            say(f"{name.removesuffix('_equal').replace('_', ' ')}: {'equal' if equal else 'DIFFERENT'}")
+
+
+def print_timings(reply: Reply) -> None:
+    """Where an answer's time went, in one line."""
+    t = reply.timings
+    say(
+        f"  {t.total_ms:.0f} ms: hearing {t.encode_ms:.0f}, prefill {t.prefill_ms:.0f}, {t.num_steps} steps of "
+        f"{t.backbone_step_ms:.1f} + {t.speech_group_ms:.1f}, voice {t.synthesize_ms:.0f}"
+    )
+
+
+def print_bundle(bundle: Bundle) -> None:
+    """A bundle's components, on stdout."""
+    manifest, out = bundle.manifest, Console()
+    chat = manifest.model.chat
+    out.print(
+        f"{bundle.folder}: {manifest.source} for {manifest.target}, {bundle.size_bytes / 2**20:.1f} MiB, "
+        f"facrt {manifest.facrt_version}, attention {manifest.attention}",
+        highlight=False,
+    )
+    out.print(
+        f"backbone {chat.text.num_layers} x {chat.text.hidden_size}, speech head {chat.speech.num_layers} x "
+        f"{chat.speech.hidden_size}, group size {chat.group_size}, codebook {chat.codebook_size}",
+        highlight=False,
+    )
+    table = Table()
+    for column in ("component", "what it does", "precision", "MiB"):
+        table.add_column(column, justify="right" if column == "MiB" else "left")
+    for name, component in bundle.components.items():
+        stem = manifest.graphs[name]
+        size = sum(entry.size_bytes for file, entry in manifest.files.items() if file.startswith(stem))
+        table.add_row(name, component.caption, manifest.recipe[name], f"{size / 2**20:.2f}")
+    for name, entry in manifest.tables.items():
+        table.add_row(
+            name, f"table {list(entry.shape)}", entry.dtype, f"{manifest.files[entry.file].size_bytes / 2**20:.2f}"
+        )
+    out.print(table)
+
+
+def print_doctor(findings: dict[str, Any]) -> None:
+    """The findings of `doctor`, on stdout."""
+    out = Console()
+    table = Table(show_header=False)
+    for name in ("facrt", "python", "machine", "processor", "cores", "native_module"):
+        table.add_row(name, str(findings[name]))
+    memory = findings["memory_available_bytes"]
+    table.add_row("memory available", "unknown" if memory is None else f"{memory / 2**30:.1f} GiB")
+    table.add_row("ONNX Runtime providers", ", ".join(findings["onnxruntime_providers"]))
+    for name, version in findings["packages"].items():
+        table.add_row(name, version or f"not installed: {findings['install'].get(name, 'reinstall facrt')}")
+    out.print(table)
+    out.print("bundles for the CPU can run here" if findings["ok"] else "bundles cannot run here", highlight=False)

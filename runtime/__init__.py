@@ -1,0 +1,1 @@
+"""Bundle in, conversation out: numpy arrays only, neither torch nor onnx."""

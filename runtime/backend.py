@@ -1,0 +1,65 @@
+"""What the runtime asks of an inference library; one implementation per library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Pick = Callable[[Array, list[int]], int]  # logits [K], tokens of this group so far -> token
+
+
+class Graph(Protocol):
+    """A stateless component."""
+
+    def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
+        """Inputs and outputs in the order of the component's row in the table."""
+        ...
+
+
+class DecoderGraph(Protocol):
+    """A component with a KV cache of fixed capacity."""
+
+    length: int  # positions in the cache
+    capacity: int
+
+    def __call__(self, x: Array) -> tuple[Array, ...]:
+        """Runs new positions [S, hidden].
+
+        Returns:
+            The component's outputs; for S = 1 they are views that the next call overwrites.
+        """
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Forgets every position from `length` on; 0 forgets all."""
+        ...
+
+
+class SpeechHead(Protocol):
+    """The refinement loop: `group_size` speech tokens per backbone step (SEMANTICS.md 4)."""
+
+    def prefill(self, u: Array, pick: Pick) -> list[int]:
+        """The prompt's positions, u [T, H]; returns the group that the loop discards."""
+        ...
+
+    def group(self, u: Array, pick: Pick) -> list[int]:
+        """One backbone step, u [H]; returns `group_size` tokens."""
+        ...
+
+    def reset(self) -> None: ...
+
+    def truncate(self, position: int) -> None:
+        """Forgets every backbone position from `position` on."""
+        ...
+
+
+class Backend(Protocol):
+    """Loads components of a bundle."""
+
+    def graph(self, component: str) -> Graph: ...
+
+    def decoder(self, component: str, capacity: int) -> DecoderGraph: ...

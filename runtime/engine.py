@@ -1,0 +1,250 @@
+"""A loaded bundle: questions in, answers out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import RequestError
+from ..model.settings import GenerationSettings
+from .audio import checked_pcm, read_audio
+from .backend import Array
+from .backend_ort import OrtBackend
+from .bundle import Bundle, open_bundle
+from .conversation import Conversation
+from .detokenizer import Detokenizer
+from .generate import Loop
+from .hearing import Hearing
+from .prompt import Message, Prompter
+from .speech_head import OnnxSpeechHead
+from .voice_tokenizer import VoiceTokenizer
+
+DEFAULT_MAX_POSITIONS = 4096
+AudioInput = str | Path | np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock milliseconds of one answer; medians over its steps."""
+
+    encode_ms: float  # log-mel, audio encoder, grouping
+    prefill_ms: float  # backbone and speech head over the prompt
+    backbone_step_ms: float
+    speech_group_ms: float
+    num_steps: int  # backbone steps after the prefill
+    synthesize_ms: float  # flow and vocoder
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer."""
+
+    text: str
+    text_ids: list[int]  # as the loop returns them (SEMANTICS.md 5)
+    speech_ids: list[int]  # likewise, flat
+    audio: Array | None  # [N] float32 in [-1, 1]; None without a detokenizer, or with speech disabled
+    sample_rate: int  # of audio, Hz
+    timings: Timings
+
+
+def load(
+    folder: str | Path,
+    *,
+    num_threads: int | None = None,
+    max_positions: int = DEFAULT_MAX_POSITIONS,
+    check_hashes: bool = True,
+) -> Engine:
+    """Opens a bundle and allocates all state.
+
+    Args:
+        folder: what `facrt export` wrote.
+        num_threads: for the inference library; default: the CPU cores this process may use.
+        max_positions: prompt plus answer, in backbone positions (5 per second of speech).
+        check_hashes: False skips the SHA-256 of the bundle's files.
+
+    Raises:
+        BundleError: the bundle is damaged or of another version.
+    """
+    return Engine(open_bundle(folder, check_hashes), num_threads or _num_cores(), max_positions)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Engine:
+    """One bundle in memory. Not thread-safe: one answer at a time."""
+
+    def __init__(self, bundle: Bundle, num_threads: int, max_positions: int = DEFAULT_MAX_POSITIONS) -> None:
+        if max_positions < 1:
+            raise RequestError(f"max_positions {max_positions} is not at least 1")
+        config, backend = bundle.manifest.model.chat, OrtBackend(bundle, num_threads)
+        grouping = bundle.embedding_table("speech_grouping")
+        self.bundle = bundle
+        self.config = config
+        self.hearing = Hearing(backend, grouping, config)
+        self.backbone = backend.decoder("backbone", max_positions)
+        self.speech_head = OnnxSpeechHead(backend, bundle.embedding_table("speech_embedding"), config, max_positions)
+        self.loop = Loop(config, self.backbone, self.speech_head, bundle.embedding_table("text_embedding"), grouping)
+        template = bundle.manifest.chat_template
+        self.prompter = Prompter(
+            bundle.folder / bundle.manifest.tokenizer, bundle.folder / template if template else None, config
+        )
+        self.detokenizer: Detokenizer | None = None
+        flow, vocoder = bundle.manifest.model.flow, bundle.manifest.model.vocoder
+        if flow is not None and vocoder is not None:
+            noise = bundle.array("flow_noise")
+            self.detokenizer = Detokenizer(backend, flow, vocoder, noise, config.num_codes)
+        voice = bundle.manifest.model.speech_tokenizer
+        self._voice_tokenizer = VoiceTokenizer(backend, voice) if voice is not None else None
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether the bundle can turn speech ids into sound."""
+        return self.detokenizer is not None
+
+    def conversation(self, system: str | None = None, speech: bool = True) -> Conversation:
+        """A conversation of several turns; `system` defaults to the checkpoint's prompt for its mode."""
+        return Conversation(self, system, speech)
+
+    def respond(
+        self,
+        audio: AudioInput | None = None,
+        *,
+        text: str | None = None,
+        system: str | None = None,
+        speech: bool = True,
+        **options: Any,
+    ) -> Reply:
+        """Answers one question.
+
+        Args:
+            audio: a file, or 16 kHz mono samples [N] (float32 or int16).
+            text: beside the audio, or instead of it.
+            system: the system prompt; default: the checkpoint's for speech, or for text with `speech=False`.
+            speech: False answers in text only.
+            options: as in `answer`.
+
+        Raises:
+            AudioError, RequestError: the input cannot be used.
+        """
+        return self.conversation(system, speech).respond(audio, text=text, **options)
+
+    def answer(
+        self,
+        messages: Sequence[Message],
+        *,
+        speech: bool = True,
+        greedy: bool = False,
+        seed: int = 0,
+        max_steps: int = 512,
+        synthesize: bool = True,
+        speaker: str | Array | None = None,
+        **sampling: Any,
+    ) -> Reply:
+        """Answers the last message of a history.
+
+        Args:
+            messages: system first, a user's last.
+            speech: False answers in text only (S2T).
+            greedy: argmax everywhere, text without processors.
+            seed: of the sampled mode; the same seed gives the same ids.
+            max_steps: backbone steps at most.
+            synthesize: False leaves the speech ids silent.
+            speaker: a name of the bundle's, or an embedding [speaker_dim].
+            sampling: temperature, top_k, top_p, repetition_penalty, text_greedy, force_text_abos, eos_token_id;
+                defaults: the bundle's.
+
+        Raises:
+            RequestError: a setting out of range, a prompt longer than the caches.
+        """
+        if not messages or messages[-1].role != "user":
+            raise RequestError("the last message is not the user's: there is nothing to answer")
+        settings = self._settings(speech, greedy, seed, max_steps, sampling)
+        started = time.perf_counter()
+        prompt_ids = self.prompter.encode(messages)
+        heard = [self.hearing.embed(m) for m in messages if self.prompter.num_slots(m)]
+        audio_embeds = np.concatenate(heard) if heard else np.zeros((0, self.config.text.hidden_size), np.float32)
+        encoded = time.perf_counter()
+        turn, timings = self.loop.run(prompt_ids, audio_embeds, settings)
+        generated = time.perf_counter()
+        audio = None
+        if speech and synthesize and self.detokenizer is not None:
+            audio = self.synthesize(turn.speech_ids, speaker)
+        finished = time.perf_counter()
+        return Reply(
+            text=self.prompter.decode(turn.text_ids),
+            text_ids=turn.text_ids,
+            speech_ids=turn.speech_ids,
+            audio=audio,
+            sample_rate=self.detokenizer.sample_rate if self.detokenizer else 0,
+            timings=Timings(
+                encode_ms=(encoded - started) * 1e3,
+                prefill_ms=timings.prefill_ms,
+                backbone_step_ms=_median(timings.backbone_ms),
+                speech_group_ms=_median(timings.speech_head_ms),
+                num_steps=len(timings.backbone_ms),
+                synthesize_ms=(finished - generated) * 1e3,
+                total_ms=(finished - started) * 1e3,
+            ),
+        )
+
+    def synthesize(self, speech_ids: Sequence[int], speaker: str | Array | None = None) -> Array:
+        """Speech ids to a waveform, float32 [N] at the detokenizer's rate; empty where no code is left.
+
+        Raises:
+            RequestError: the bundle has no detokenizer, or no such speaker.
+        """
+        if self.detokenizer is None:
+            raise RequestError("this bundle has no detokenizer; export it with --detokenizer DIR to hear it")
+        return self.detokenizer.synthesize(speech_ids, self._speaker(speaker))
+
+    def encode_voice(self, audio: AudioInput) -> list[int]:
+        """A recording to 25 Hz speech ids, as a voice prompt needs them.
+
+        Raises:
+            AudioError: the recording cannot be used.
+            RequestError: the bundle has no speech tokenizer.
+        """
+        if self._voice_tokenizer is None:
+            raise RequestError("this bundle has no speech tokenizer; export it with --speech-tokenizer DIR")
+        return self._voice_tokenizer.encode(self.read(audio))
+
+    def read(self, audio: AudioInput) -> Array:
+        """A file or 16 kHz samples as checked 16 kHz float32 [N]."""
+        return checked_pcm(audio, 16_000, "the audio") if isinstance(audio, np.ndarray) else read_audio(audio)
+
+    def _speaker(self, speaker: str | Array | None) -> Array:
+        names = self.bundle.manifest.speakers
+        if isinstance(speaker, str) and speaker not in names:
+            raise RequestError(f"speaker {speaker!r} is unknown; allowed: {', '.join(names)}")
+        if speaker is None or isinstance(speaker, str):
+            row = names[speaker] if isinstance(speaker, str) else 0
+            return self.bundle.array("speakers")[row]
+        return np.asarray(speaker, np.float32).reshape(-1)
+
+    def _settings(
+        self, speech: bool, greedy: bool, seed: int, max_steps: int, sampling: dict[str, Any]
+    ) -> GenerationSettings:
+        defaults = self.bundle.manifest.sampling
+        chosen = {**defaults, **{k: v for k, v in sampling.items() if v is not None}}
+        if greedy or not speech:
+            chosen["text_greedy"] = sampling.get("text_greedy", True)
+        chosen.setdefault("force_text_abos", speech)
+        try:
+            return GenerationSettings(
+                max_new_tokens=max_steps, do_sample=not greedy, disable_speech=not speech, seed=seed, **chosen
+            )
+        except TypeError as error:
+            raise RequestError(f"unknown setting: {error}") from None
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else 0.0

@@ -1,0 +1,98 @@
+"""Artifacts that many tests share: each bundle is exported once per run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from facrt.export.pipeline import ExportRequest, export
+from facrt.runtime.engine import Engine, load
+from goldens import DETOKENIZER, LM, LM_CASES, S3, inputs, waveforms
+
+TORCH_THREADS = 2
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    import torch
+
+    torch.set_num_threads(TORCH_THREADS)
+
+
+@pytest.fixture(scope="session")
+def golden_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden chat model with the golden detokenizer and speech tokenizer, fp32, cpu."""
+    out = tmp_path_factory.mktemp("bundles") / "golden"
+    export(ExportRequest(str(LM / "model"), out, detokenizer=DETOKENIZER / "model", speech_tokenizer=S3 / "model"))
+    return out
+
+
+@pytest.fixture(scope="session")
+def golden_engine(golden_bundle: Path) -> Engine:
+    return load(golden_bundle, max_positions=512)
+
+
+@pytest.fixture
+def bundle_copy(golden_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may damage."""
+    return Path(shutil.copytree(golden_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def golden_wavs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """The golden user audios as 16-bit WAV files, per case."""
+    folder = tmp_path_factory.mktemp("wavs")
+    files: dict[str, list[Path]] = {}
+    for case in LM_CASES:
+        files[case] = [folder / f"{case}_{i}.wav" for i in range(len(waveforms(case)))]
+        for path, pcm in zip(files[case], waveforms(case), strict=True):
+            soundfile.write(path, pcm, 16_000, subtype="PCM_16")
+    return files
+
+
+@pytest.fixture(scope="session")
+def mixed_speech_ids() -> list[int]:
+    """The ids of the `mixed` case's second audio, which has no waveform."""
+    given = inputs(LM, "_mixed")
+    return given["speech_ids"][1][given["speech_attention_mask"][1] == 1].tolist()
+
+
+class Facrt:
+    """The command line as a user runs it."""
+
+    def __call__(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "facrt.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+
+    def json(self, *arguments: object, cwd: Path | None = None) -> dict[str, Any]:
+        result = self(*arguments, "--json", cwd=cwd)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def refusal(self, *arguments: object, cwd: Path | None = None) -> str:
+        """The one line of a user's mistake."""
+        result = self(*arguments, cwd=cwd)
+        assert result.returncode == 2, (result.returncode, result.stderr)
+        assert result.stdout == ""
+        lines = result.stderr.strip().splitlines()
+        assert len(lines) == 1, result.stderr
+        assert lines[0].startswith("facrt: ")
+        return lines[0]
+
+
+@pytest.fixture(scope="session")
+def facrt() -> Facrt:
+    return Facrt()
+
+
+@pytest.fixture(scope="session")
+def speaker() -> np.ndarray:
+    """The golden speaker embedding [192]."""
+    return inputs(DETOKENIZER, "_flow")["embedding"][0]
