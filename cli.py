@@ -13,6 +13,7 @@ import typer
 from .errors import FacrtError, RequestError
 
 if TYPE_CHECKING:
+    from .runtime.backend import Array
     from .runtime.engine import Engine, Reply
     from .runtime.prompt import Message
 
@@ -91,7 +92,7 @@ def run(
 ) -> None:
     """Answer spoken or written questions."""
     from .report import print_timings, say
-    from .runtime.audio import write_wav
+    from .runtime.audio import read_audio, refuse_unwritable, write_wav
     from .runtime.engine import load
     from .runtime.messages import read_messages
 
@@ -100,13 +101,16 @@ def run(
     if messages is None and not audio and text is None:
         raise RequestError("nothing to answer: give IN.wav, --text T or --messages FILE.json")
     history = read_messages(messages) if messages is not None else None
+    heard = [read_audio(path) for path in audio or []]
     engine = load(bundle, num_threads=threads)
+    if engine.has_audio and not no_speech:
+        refuse_unwritable(out)
     options = {
         "greedy": greedy, "seed": seed, "max_steps": max_steps, "repetition_penalty": repetition_penalty,
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "speaker": speaker,
     }  # fmt: skip
     replies = []
-    for reply in _answers(engine, history, audio or [], text, system, not no_speech, options):
+    for reply in _answers(engine, history, heard, text, system, not no_speech, options):
         sys.stderr.write(f"{reply.text}\n") if json_ else _print_text(reply.text)
         print_timings(reply)
         replies.append(reply)
@@ -125,7 +129,7 @@ def run(
 def _answers(
     engine: Engine,
     history: list[Message] | None,
-    audio: list[Path],
+    audio: list[Array],
     text: str | None,
     system: str | None,
     speech: bool,
@@ -140,8 +144,8 @@ def _answers(
             history = [*conversation.messages, *history]
         yield engine.answer(history, speech=speech, **options)
         return
-    for path in audio[:-1]:
-        yield conversation.respond(path, **options)
+    for pcm in audio[:-1]:
+        yield conversation.respond(pcm, **options)
     yield conversation.respond(audio[-1] if audio else None, text=text, **options)
 
 

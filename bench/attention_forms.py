@@ -14,7 +14,7 @@ from common import arguments, check, finish, interleaved_ms
 from facrt.export.attention import Decomposed, GroupQuery, Scatter, Sdpa
 from facrt.export.targets import TARGETS, Target
 from facrt.export.trace import DecoderGraph, trace
-from facrt.model.components import Component, _caches, _f32, _position
+from facrt.model.components import Component, TensorSpec, cache_states, position_inputs
 from facrt.model.config import DecoderConfig
 from facrt.model.decoder import Attend, Decoder
 from facrt.runtime.backend_ort import PrefixDecoder, StaticDecoder
@@ -43,10 +43,9 @@ class Layers(torch.nn.Module):
 
 
 def build(target: Target, layers: Layers, folder: Path, threads: int) -> StaticDecoder | PrefixDecoder:
-    x = _f32("x", "new", CONFIG.hidden_size)
-    component = Component(
-        "layers", "", 0, (x, *_position(target.cache)), (replace(x, name="y"),), _caches(CONFIG, target.cache)
-    )
+    x = TensorSpec("x", "float32", ("new", CONFIG.hidden_size))
+    inputs = (x, *position_inputs(target.cache))
+    component = Component("layers", "", 0, inputs, (replace(x, name="y"),), cache_states(CONFIG, target.cache))
     path = folder / f"{target.attention.__name__}.onnx"
     onnx_ir.save(trace(DecoderGraph(layers, target), component, target, {}), path, external_data=f"{path.name}.data")
     options = ort.SessionOptions()

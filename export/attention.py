@@ -8,15 +8,22 @@ buffer in and out, at the same address, and `position` says where the new rows g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..model.config import DecoderConfig
-from ..model.decoder import attention, rotary_angles, rotate
+from ..model.decoder import Attend, attention, rotary_angles, rotate
 
 MASKED = -1e4  # finite in float16 too
+
+
+class GraphAttention(Attend, Protocol):
+    """A form of attention and, after the pass, the caches that the graph returns."""
+
+    outputs: list[Tensor]
 
 
 class PrefixAttention:
@@ -53,8 +60,8 @@ class Sdpa(PrefixAttention):
     """The ONNX `Attention` operator: opset 23."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
-        y = F.scaled_dot_product_attention(*heads_first, attn_mask=self.mask[None, None], enable_gqa=True)
+        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # [1, heads, rows, head_dim]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask[None, None], enable_gqa=True)
         return y[0].transpose(0, 1).flatten(1)
 
 

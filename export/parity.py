@@ -117,7 +117,7 @@ def _compare_chat(engine: Engine, chat: ChatModel, rows: list[Row]) -> dict[str,
     pcm = question()
     message = Message("user", None, pcm)
     mel = _native.whisper_log_mel(pcm, chat.config.audio.num_mels)
-    _row(engine, rows, "log_mel", "log_mel", mel, whisper_log_mel(torch.from_numpy(pcm)))
+    _row(engine, rows, "log_mel", "log_mel", mel, whisper_log_mel(torch.from_numpy(pcm), chat.config.audio.num_mels))
     _row(engine, rows, "audio_encoder", "audio_encoder", engine.hearing.encode(pcm), chat.encode_audio(pcm))
     embeds = engine.hearing.embed(message)
     _row(engine, rows, "audio_grouping", "audio_grouping", embeds, chat.audio_rows([pcm])[0])

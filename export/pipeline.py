@@ -31,7 +31,7 @@ from ..runtime.bundle import Manifest, TableEntry, hash_files, open_bundle
 from . import passes, tables
 from .parity import compare, measure
 from .targets import Target, find_target
-from .trace import DecoderGraph, fill, trace
+from .trace import DecoderGraph, trace
 
 EXTERNAL_DATA_BYTES = 256 << 20  # a larger graph keeps its weights in a file beside it, which is memory-mapped
 Progress = Callable[[str, str, int], None]  # stage, component, bytes written (0: begins)
@@ -224,9 +224,9 @@ def write_graph(model: OpenModel, component: Component, precision: str, target: 
     """Traces one component and writes it, large weights streamed from the checkpoint; returns the bytes written."""
     module = model.graphs[component.name]
     traced = DecoderGraph(module, target) if component.states else module  # type: ignore[arg-type]
-    graph = trace(traced, component, target, _example_lengths(model.config))
     readers = {n: model.readers[id(p)] for n, p in traced.named_parameters() if id(p) in model.readers}
-    fill(graph, readers, constants={name for name, _ in traced.named_buffers()})
+    graph = trace(traced, component, target, _example_lengths(model.config), set(readers))
+    passes.fill(graph, readers)
     if precision == "fp16":
         passes.store_as_float16(graph)
     external = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import RequestError
 from ..model.components import CacheLayout
-from ..model.decoder import Attend
-from .attention import GroupQuery
+from .attention import GraphAttention, GroupQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +15,7 @@ class Target:
     name: str
     caption: str
     opset: int
-    attention: Callable[..., Attend]  # one of export.attention's forms
+    attention: Callable[..., GraphAttention]  # one of export.attention's forms
     cache: CacheLayout  # the layout that the form needs
     precisions: tuple[str, ...]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 
 import onnx_ir
+import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
@@ -16,7 +17,6 @@ from ..model.backbone import Backbone
 from ..model.components import Component, TensorSpec
 from ..model.decoder import MixtureOfExperts, run_all_experts
 from ..model.speech_head import SpeechHead
-from ..model.weights import LAZY_ELEMENTS
 from .targets import Target
 
 EXAMPLE_LENGTHS = {"past": 9, "capacity": 32, "new": 3, "windows": 2, "frames": 24, "tokens": 12, "samples": 24}
@@ -38,7 +38,13 @@ class DecoderGraph(nn.Module):
         return (*(y if isinstance(y, tuple) else (y,)), *attend.outputs)
 
 
-def trace(module: nn.Module, component: Component, target: Target, example: Mapping[str, int]) -> onnx_ir.Model:
+def trace(
+    module: nn.Module,
+    component: Component,
+    target: Target,
+    example: Mapping[str, int],
+    placeholders: Set[str] = frozenset(),
+) -> onnx_ir.Model:
     """Traces one component.
 
     Args:
@@ -46,9 +52,10 @@ def trace(module: nn.Module, component: Component, target: Target, example: Mapp
         component: the row of the table.
         target: opset and attention form.
         example: lengths of varying axes that `EXAMPLE_LENGTHS` does not know or this model needs otherwise.
+        placeholders: names of parameters whose values are not there yet, so that nothing may be computed from them.
 
     Returns:
-        The graph. Initializers are named after the parameters of `module`; large ones may hold placeholders.
+        The graph. Initializers are named after the parameters of `module`.
     """
     for part in module.modules():
         if isinstance(part, MixtureOfExperts):
@@ -70,12 +77,19 @@ def trace(module: nn.Module, component: Component, target: Target, example: Mapp
             dynamic_shapes=_for_signature(module, shapes),
             input_names=inputs,
             output_names=outputs,
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
-    graph = program.model
+        assert program is not None
+        graph = program.model
+        onnxscript.optimizer.optimize_ir(graph, should_fold=lambda node: _leave(node, placeholders))
     assert [v.name for v in graph.graph.inputs] == inputs, f"{component.name}: an input was dropped or renamed"
     return graph
+
+
+def _leave(node: onnx_ir.Node, placeholders: Set[str]) -> bool | None:
+    """False keeps the optimizer from folding a node; None leaves it the choice."""
+    return False if any(value is not None and value.name in placeholders for value in node.inputs) else None
 
 
 def _for_signature(module: nn.Module, shapes: list[object]) -> tuple[object, ...]:
@@ -109,29 +123,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-Reader = Callable[[], Tensor]
-
-
-def fill(graph: onnx_ir.Model, readers: Mapping[str, Reader], constants: Set[str]) -> None:
-    """Gives placeholder initializers their content, read only when the file is written.
-
-    Args:
-        graph: from `trace`.
-        readers: parameter name -> what reads it; parameters that the graph does not use are left alone.
-        constants: names of large initializers that are no parameters.
-    """
-    initializers = graph.graph.initializers
-    large = {n for n, v in initializers.items() if v.const_value is not None and v.const_value.size > LAZY_ELEMENTS}
-    strange = sorted(large - set(readers) - constants)
-    assert not strange, f"the exporter made {strange} out of placeholders"
-    for name in sorted(large - constants):
-        value, read = initializers[name], readers[name]
-        assert value.shape is not None
-        value.const_value = onnx_ir.LazyTensor(
-            lambda read=read, name=name: onnx_ir.tensor(read().numpy(), name=name),  # type: ignore[misc]
-            dtype=onnx_ir.DataType.FLOAT,
-            shape=value.shape,
-            name=name,
-        )

@@ -96,9 +96,9 @@ def _chat_components(c: ChatConfig, cache: CacheLayout) -> list[Component]:
             "backbone",
             "shared text model: one text token per step",
             5,
-            (_f32("embeds", "new", hidden), *_position(cache)),
+            (_f32("embeds", "new", hidden), *position_inputs(cache)),
             (_f32("hidden", "new", hidden), _f32("logits", c.text.vocab_size)),
-            _caches(c.text, cache),
+            cache_states(c.text, cache),
         ),
         Component(
             "speech_upsampling",
@@ -111,18 +111,20 @@ def _chat_components(c: ChatConfig, cache: CacheLayout) -> list[Component]:
             "speech_head",
             "one sub-step: one speech token",
             25,
-            (_f32("z", "new", hidden), *_position(cache)),
+            (_f32("z", "new", hidden), *position_inputs(cache)),
             (_f32("logits", c.codebook_size),),
-            _caches(c.speech, cache),
+            cache_states(c.speech, cache),
         ),
     ]
 
 
-def _position(cache: CacheLayout) -> tuple[TensorSpec, ...]:
+def position_inputs(cache: CacheLayout) -> tuple[TensorSpec, ...]:
+    """What a decoder takes beside its rows and caches."""
     return (_i64("position", 1),) if cache == "static" else ()
 
 
-def _caches(c: DecoderConfig, cache: CacheLayout) -> tuple[StatePair, ...]:
+def cache_states(c: DecoderConfig, cache: CacheLayout) -> tuple[StatePair, ...]:
+    """Key and value caches of every layer."""
     names = [f"{kind}_{layer}" for layer in range(c.num_layers) for kind in ("key", "value")]
     if cache == "static":
         axes: tuple[Axis, ...] = (1, c.num_kv_heads, "capacity", c.head_dim)

@@ -115,7 +115,7 @@ class ChatModel(nn.Module):
     def encode_audio(self, waveform: Any) -> Tensor:
         """A 16 kHz waveform to encoder rows [num_encoder_rows, H]; what lies beyond 300 s is not heard."""
         pcm = as_float_pcm(waveform)[: geometry.MAX_AUDIO_SECONDS * geometry.SAMPLE_RATE_HZ]
-        mel = whisper_log_mel(pcm)  # [num_mels, L]
+        mel = whisper_log_mel(pcm, self.config.audio.num_mels)  # [num_mels, L]
         window = self.config.audio.window_frames
         num_windows = -(-mel.shape[1] // window)
         padded = F.pad(mel, (0, num_windows * window - mel.shape[1]))

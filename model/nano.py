@@ -31,9 +31,9 @@ def write_checkpoint(folder: Path) -> None:
     ids = {token: FIRST_SPECIAL + i for i, token in enumerate(SPECIALS)}
     _write_json(folder / "config.json", _chat_config(ids))
     _write_json(folder / "generation_config.json", {"eos_token_id": ids["<|im_end|>"]})
-    _tokenizer(ids).save(str(folder / "tokenizer.json"))
+    byte_tokenizer(ids).save(str(folder / "tokenizer.json"))
     config = read_chat_config(folder)
-    tensors = _random_tensors(checkpoint.chat_layout(config), generator)
+    tensors = random_tensors(checkpoint.chat_layout(config), generator)
     head = tensors["language_model.lm_head.weight"]
     spoken = torch.zeros(len(head), 1)
     spoken[list(SPOKEN_BYTES)] = 3
@@ -44,15 +44,15 @@ def write_checkpoint(folder: Path) -> None:
     detokenizer.mkdir()
     _write_json(detokenizer / "config.json", _detokenizer_config())
     flow, vocoder = read_detokenizer_config(detokenizer)
-    save_file(_random_tensors(flow_layout(flow), generator), detokenizer / "flow.safetensors")
-    hift = _random_tensors(vocoder_layout(vocoder), generator)
+    save_file(random_tensors(flow_layout(flow), generator), detokenizer / "flow.safetensors")
+    hift = random_tensors(vocoder_layout(vocoder), generator)
     hift["f0_predictor.classifier.bias"].fill_(120.0)  # Hz
     hift["conv_post.bias"][: vocoder.istft_size // 2 + 1] = -3.5  # log magnitude
     save_file(hift, detokenizer / "hift.safetensors")
     save_file({"nano": torch.randn(SPEAKER_DIM, generator=generator)}, detokenizer / "speakers.safetensors")
 
 
-def _random_tensors(layout: Layout, generator: torch.Generator) -> dict[str, Tensor]:
+def random_tensors(layout: Layout, generator: torch.Generator) -> dict[str, Tensor]:
     """Every upstream tensor that `layout` names: ones for scales, zeros for biases, else scaled normals."""
     tensors: dict[str, Tensor] = {}
     parts = (part for weight in layout.values() for part in weight.parts)
@@ -67,7 +67,8 @@ def _random_tensors(layout: Layout, generator: torch.Generator) -> dict[str, Ten
     return tensors
 
 
-def _tokenizer(ids: dict[str, int]) -> tokenizers.Tokenizer:
+def byte_tokenizer(ids: dict[str, int]) -> tokenizers.Tokenizer:
+    """A text tokenizer whose ids below 256 are bytes and whose marks come after them, in the order of `ids`."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     order = [_byte_of(char) for char in alphabet]
     vocabulary = {char: byte for byte, char in zip(order, alphabet, strict=True)}

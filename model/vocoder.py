@@ -82,13 +82,17 @@ class VocoderSource(nn.Module):
             [1, 1, F * samples_per_frame].
         """
         c = self.config
-        f0 = self.pitch(mel).float().unsqueeze(2)  # [1, F, 1] Hz
+        f0 = self.f0(mel).unsqueeze(2)  # [1, F, 1]
         voiced = (f0 > c.voiced_threshold_hz).float()
         noise_level = voiced * c.noise_sigma + (1 - voiced) * (c.sine_amplitude * UNVOICED_NOISE_SHARE)
         sines = (self._sines(f0) * voiced).unsqueeze(2)  # [1, F, 1, H]: one value per frame
         noise = noise.unflatten(1, (-1, c.samples_per_frame))  # [1, F, samples_per_frame, H]
         merged = torch.tanh(self.merge(sines + noise_level.unsqueeze(2) * noise))
         return merged.flatten(1).unsqueeze(1)
+
+    def f0(self, mel: Tensor) -> Tensor:
+        """Pitch in Hz: [1, num_mels, F] -> [1, F] float32; the last frames see zeros as right context."""
+        return self.pitch(mel).float()
 
     def _sines(self, f0: Tensor) -> Tensor:
         """[1, F, 1] Hz -> [1, F, num_harmonics + 1]; the order of float32 roundings is upstream's on the CPU."""

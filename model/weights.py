@@ -194,7 +194,9 @@ def load(module: nn.Module, layout: Layout, source: Source) -> None:
     _assign(module, {name: weight.read(source) for name, weight in layout.items()})
 
 
-LAZY_ELEMENTS = 1 << 16  # a parameter with more elements than this stays on disk until it is written
+# a parameter with more elements stays on disk until it is written; well above the 1024 up to which the exporter
+# merges initializers that look equal
+LAZY_ELEMENTS = 1 << 16
 
 
 def load_lazily(module: nn.Module, layout: Layout, source: Source) -> dict[str, Callable[[], Tensor]]:

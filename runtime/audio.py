@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -64,6 +65,18 @@ def _too_long(name: str, seconds: float) -> AudioError:
     return AudioError(f"{name} lasts {seconds:.1f} s; at most {MAX_AUDIO_SECONDS} s are heard: cut it into turns")
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Asks before the work, not after it, whether a file can be written there.
+
+    Raises:
+        AudioError: the path is a folder, or lies in a file or in a folder that may not be written to.
+    """
+    parent = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        found = "it is a folder" if path.is_dir() else f"{parent} is no folder that may be written to"
+        raise AudioError(f"{path} cannot be written ({found}); choose another --out")
+
+
 def write_wav(path: Path | str, pcm: Array, sample_rate: int) -> None:
     """Writes mono float32 [N] in [-1, 1] as 16-bit WAV, by rename: an interrupted call leaves no half file.
 
@@ -77,5 +90,6 @@ def write_wav(path: Path | str, pcm: Array, sample_rate: int) -> None:
         soundfile.write(partial, pcm, sample_rate, subtype="PCM_16", format="WAV")
         partial.replace(path)
     except (soundfile.SoundFileError, OSError) as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise AudioError(f"{path} cannot be written ({str(error).strip()})") from None

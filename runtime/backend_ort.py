@@ -80,7 +80,7 @@ class _OrtDecoder:
         self.num_bindings = 0  # sets of bindings made so far, for the benchmark
         self._session = session
         self._component = component
-        self._width = component.inputs[0].axes[1]
+        self._width = int(component.inputs[0].axes[1])
 
     def __call__(self, x: Array) -> tuple[Array, ...]:
         if self.length + len(x) > self.capacity:

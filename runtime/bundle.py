@@ -19,6 +19,7 @@ from ._native import EmbeddingTable
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class TableEntry:
     """A plain row-major little-endian array."""
 
     file: str
-    dtype: str  # "float32", "float16", "bfloat16"
+    dtype: str  # a key of ITEM_BYTES
     shape: tuple[int, ...]
 
 
@@ -57,6 +58,23 @@ class Manifest:
     files: dict[str, FileEntry]
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        texts = {n: getattr(self, n) for n in ("facrt_version", "source", "target", "attention", "tokenizer")}
+        texts |= {f"recipe of {k}": v for k, v in self.recipe.items()}
+        texts |= {f"graph of {k}": v for k, v in self.graphs.items()}
+        texts |= {} if self.chat_template is None else {"chat_template": self.chat_template}
+        faults = [f"{name} is {value!r}" for name, value in texts.items() if not isinstance(value, str)]
+        faults += [f"{n} is {getattr(self, n)!r}" for n in ("sampling", "parity") if type(getattr(self, n)) is not dict]
+        if self.cache not in ("prefix", "static"):
+            faults.append(f"cache layout {self.cache!r}")
+        if set(self.recipe) != set(self.graphs):
+            faults.append(f"recipe and graphs disagree about {', '.join(sorted(set(self.recipe) ^ set(self.graphs)))}")
+        if list(self.speakers.values()) != list(range(len(self.speakers))):
+            faults.append(f"speakers {self.speakers} do not number the rows of a table")
+        faults += [f"table {k} has dtype {t.dtype!r}" for k, t in self.tables.items() if t.dtype not in ITEM_BYTES]
+        if faults:
+            raise TypeError("; ".join(faults))
+
     def write(self, folder: Path) -> None:
         """Writes `manifest.json` by rename, so that a folder with a manifest is whole."""
         partial = folder / f"{MANIFEST}.partial"
@@ -80,7 +98,8 @@ class Bundle:
     def embedding_table(self, name: str) -> EmbeddingTable:
         """A memory-mapped table of rows."""
         entry = self.manifest.tables[name]
-        return EmbeddingTable(str(self.folder / entry.file), *entry.shape, entry.dtype)
+        rows, cols = entry.shape
+        return EmbeddingTable(str(self.folder / entry.file), rows, cols, entry.dtype)
 
     def array(self, name: str) -> np.ndarray:
         """A memory-mapped float32 table of any rank."""
@@ -154,12 +173,16 @@ def _check_contents(folder: Path, manifest: Manifest, table: Mapping[str, Compon
         "speech_grouping": (chat.codebook_size, hidden),
     }
     if manifest.model.flow is not None:
-        needed["speakers"] = (len(manifest.speakers), manifest.model.flow.speaker_dim)
+        flow, noise = manifest.model.flow, manifest.tables.get("flow_noise")
+        needed["flow_noise"] = (1, flow.num_mels, *(noise.shape[2:] if noise else (0,)))
+        needed["speakers"] = (len(manifest.speakers), flow.speaker_dim)
     for name, shape in needed.items():
         if name not in manifest.tables:
             raise BundleError(f"{where} lists no table {name}; export the bundle again")
         if manifest.tables[name].shape != shape:
             raise BundleError(f"{where}: table {name} is {manifest.tables[name].shape}, the model needs {shape}")
+        if name in ("flow_noise", "speakers") and manifest.tables[name].dtype != "float32":
+            raise BundleError(f"{where}: table {name} is {manifest.tables[name].dtype}, float32 is needed")
     named = {*manifest.graphs.values(), *(t.file for t in manifest.tables.values()), manifest.tokenizer}
     if manifest.chat_template:
         named.add(manifest.chat_template)
@@ -167,7 +190,7 @@ def _check_contents(folder: Path, manifest: Manifest, table: Mapping[str, Compon
     if unlisted:
         raise BundleError(f"{where} gives no size and hash for {', '.join(unlisted)}; export the bundle again")
     for entry in manifest.tables.values():
-        size = int(np.prod(entry.shape)) * (4 if entry.dtype == "float32" else 2)
+        size = int(np.prod(entry.shape)) * ITEM_BYTES[entry.dtype]
         if manifest.files[entry.file].size_bytes != size:
             raise BundleError(f"{folder / entry.file} cannot hold {entry.dtype} {entry.shape}; export the bundle again")
 
@@ -196,9 +219,6 @@ def read_manifest(path: Path) -> Manifest:
         raw["model"] = ModelConfig(**{k: configs.from_dict(kinds[k], v) for k, v in raw["model"].items()})
         raw["tables"] = {k: TableEntry(**{**v, "shape": tuple(v["shape"])}) for k, v in raw["tables"].items()}
         raw["files"] = {k: FileEntry(**v) for k, v in raw["files"].items()}
-        manifest = Manifest(**raw)
-        if manifest.cache not in ("prefix", "static"):
-            raise TypeError(f"cache layout {manifest.cache!r}")
+        return Manifest(**raw)
     except (KeyError, TypeError, AttributeError, ValueError, AssertionError, CheckpointError) as error:
         raise BundleError(f"{path} is damaged ({error}); export the bundle again") from None
-    return manifest

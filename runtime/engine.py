@@ -163,11 +163,13 @@ class Engine:
                 defaults: the bundle's.
 
         Raises:
-            RequestError: a setting out of range, a prompt longer than the caches.
+            RequestError: a setting out of range, an unknown speaker, a prompt longer than the caches.
         """
         if not messages or messages[-1].role != "user":
             raise RequestError("the last message is not the user's: there is nothing to answer")
         settings = self._settings(speech, greedy, seed, max_steps, sampling)
+        speaks = speech and synthesize and self.detokenizer is not None
+        voice = self._speaker(speaker) if speaks else None
         started = time.perf_counter()
         prompt_ids = self.prompter.encode(messages)
         heard = [self.hearing.embed(m) for m in messages if self.prompter.num_slots(m)]
@@ -176,8 +178,8 @@ class Engine:
         turn, timings = self.loop.run(prompt_ids, audio_embeds, settings)
         generated = time.perf_counter()
         audio = None
-        if speech and synthesize and self.detokenizer is not None:
-            audio = self.synthesize(turn.speech_ids, speaker)
+        if voice is not None:
+            audio = self.synthesize(turn.speech_ids, voice)
         finished = time.perf_counter()
         return Reply(
             text=self.prompter.decode(turn.text_ids),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +149,7 @@ def merge(prompt_ids: NDArray[np.int64], text_rows: Array, audio_embeds: Array, 
     return merged
 
 
-def _pick_options(settings: GenerationSettings) -> dict[str, object]:
+def _pick_options(settings: GenerationSettings) -> dict[str, Any]:
     if not settings.do_sample:
         return {"repetition_penalty": settings.repetition_penalty, "greedy": True}
     return {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from ..errors import RequestError
 from ..model import geometry
 from ..model.config import ChatConfig
 from . import _native
@@ -21,9 +24,13 @@ class Hearing:
         self._config = config
 
     def embed(self, message: Message) -> Array:
-        """The message's audio as grouped rows [num_groups, H]."""
+        """The message's audio as grouped rows [num_groups, H].
+
+        Raises:
+            RequestError: a speech id that the codebook does not have.
+        """
         if message.speech_ids is not None:
-            return self._of_ids(np.array(message.speech_ids, np.int64))
+            return self._of_ids(message.speech_ids)
         assert message.audio is not None
         features = self.encode(message.audio)
         groups = geometry.num_groups(geometry.num_slots(len(message.audio)), self._config.group_size)
@@ -46,7 +53,11 @@ class Hearing:
         (features,) = self._encoder(np.ascontiguousarray(windows), num_frames)
         return features[: geometry.num_encoder_rows(length)]
 
-    def _of_ids(self, ids: Array) -> Array:
+    def _of_ids(self, ids: Sequence[int]) -> Array:
+        size = self._config.codebook_size
+        wrong = [i for i in ids if not 0 <= i < size]
+        if wrong:
+            raise RequestError(f"speech id {wrong[0]} is outside the codebook; allowed: 0 .. {size - 1}")
         pad = -len(ids) % self._config.group_size
-        padded = np.concatenate([ids, np.full(pad, self._config.speech_pad_id, np.int64)])
+        padded = np.array([*ids, *[self._config.speech_pad_id] * pad], np.int64)
         return self._table.group_mean(padded, self._config.group_size)
