@@ -1,0 +1,1 @@
+"""Training data and checkpoint tools; needs the `train` extra."""
