@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="On-device Fun-Audio-Chat."
 )
+train = typer.Typer(no_args_is_help=True, help="Training data, and merging of checkpoints.")
+app.add_typer(train, name="train")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")]
 
@@ -205,6 +207,52 @@ def doctor(json_: Json = False) -> None:
         _print_json(findings)
     else:
         print_doctor(findings)
+
+
+@train.command("data")
+def train_data(
+    out: Annotated[Path, typer.Option(help="The dataset's folder; one that was stopped is continued.")],
+    split: Annotated[
+        str, typer.Option(help="train, validation, unseen-slots, unseen-phrasings or unseen-voices.")
+    ] = "train",
+    count: Annotated[int, typer.Option(help="Conversations.")] = 1000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    json_: Json = False,
+) -> None:
+    """Make spoken training data: a kiosk-and-robot assistant's conversations."""
+    from .report import count_progress, say
+    from .train.intents import find_split
+    from .train.make import DataRequest, make_dataset
+
+    request = DataRequest(out, find_split(split), count, seed, workers)
+    with count_progress("speaking") as progress:
+        files = make_dataset(request, progress)
+    say(f"{out}: {count} conversations, {files} audio files")
+    if json_:
+        _print_json({"dataset": str(out), "conversations": count, "audio_files": files})
+
+
+@train.command("merge")
+def train_merge(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint folder.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one of the same shapes.")],
+    out: Annotated[Path, typer.Option(help="The merged checkpoint's folder.")],
+    alpha: Annotated[float, typer.Option(help="A's share, 0 to 1.")] = 0.5,
+    json_: Json = False,
+) -> None:
+    """Merge two checkpoints: alpha * A + (1 - alpha) * B, tensor by tensor."""
+    from .report import count_progress, say
+
+    try:
+        from .train.merge import merge
+    except ModuleNotFoundError as error:
+        raise RequestError(f"{error.name} is not installed; merging needs: pip install 'facrt[train]'") from None
+    with count_progress("merging") as progress:
+        size = merge(a, b, alpha, out, progress)
+    say(f"{out}: {size / 2**20:.1f} MiB of weights")
+    if json_:
+        _print_json({"checkpoint": str(out), "alpha": alpha, "size_bytes": size})
 
 
 def _summary(manifest: Any) -> dict[str, Any]:

@@ -21,3 +21,7 @@ class AudioError(FacrtError):
 
 class RequestError(FacrtError):
     """A call whose arguments do not fit: unknown target, bad message, prompt too long for the engine's caches."""
+
+
+class DatasetError(FacrtError):
+    """A dataset that breaks its format; the message names file, line and field."""

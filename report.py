@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .runtime.bundle import Bundle
@@ -35,6 +35,15 @@ def export_progress() -> Iterator[Callable[[str, str, int], None]]:
                 progress.console.print(f"  {component:<18} {size_bytes / 2**20:10.2f} MiB", highlight=False)
 
         yield show
+
+
+@contextlib.contextmanager
+def count_progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of how much of a whole is done, with the time that is left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def print_parity(report: dict[str, Any]) -> None:

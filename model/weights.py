@@ -119,6 +119,7 @@ class SafetensorsSource:
         else:
             raise CheckpointError(f"{folder} has neither {single.name} nor {index.name}")
         self.where = str(index if index.exists() else single)
+        self.files = files
         self._files = {path: _open_safetensors(path) for path in files}
         self._owner = {name: handle for handle in self._files.values() for name in handle.keys()}  # noqa: SIM118
 
@@ -128,6 +129,10 @@ class SafetensorsSource:
     def read(self, name: str) -> Tensor:
         tensor: Tensor = self._owner[name].get_tensor(name)
         return tensor
+
+    def rows(self, name: str) -> Any:
+        """The tensor unread: `get_shape()`, `get_dtype()` (safetensors' name), and rows by slicing."""
+        return self._owner[name].get_slice(name)
 
 
 class TorchSource:

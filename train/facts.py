@@ -11,39 +11,40 @@ from .intents import Split, Turn
 from .words import article, cardinal, sentence
 
 CAPITALS = {
-    "France": "Paris", "Germany": "Berlin", "Spain": "Madrid", "Italy": "Rome", "Portugal": "Lisbon", "Poland": "Warsaw",
-    "Austria": "Vienna", "Greece": "Athens", "Norway": "Oslo", "Sweden": "Stockholm", "Finland": "Helsinki",
-    "Denmark": "Copenhagen", "Ireland": "Dublin", "Hungary": "Budapest", "Belgium": "Brussels", "Bulgaria": "Sofia",
-    "Croatia": "Zagreb", "Serbia": "Belgrade", "Slovenia": "Ljubljana", "Slovakia": "Bratislava", "Estonia": "Tallinn",
-    "Latvia": "Riga", "Lithuania": "Vilnius", "Romania": "Bucharest", "Albania": "Tirana", "Iceland": "Reykjavik",
-    "Ukraine": "Kyiv", "Turkey": "Ankara", "Egypt": "Cairo", "Kenya": "Nairobi", "Morocco": "Rabat", "Ghana": "Accra",
-    "Nigeria": "Abuja", "Ethiopia": "Addis Ababa", "Tunisia": "Tunis", "Algeria": "Algiers", "Senegal": "Dakar",
-    "Uganda": "Kampala", "Rwanda": "Kigali", "Zambia": "Lusaka", "Japan": "Tokyo", "China": "Beijing", "India": "New Delhi",
-    "Thailand": "Bangkok", "Vietnam": "Hanoi", "Nepal": "Kathmandu", "Iran": "Tehran", "Iraq": "Baghdad", "Qatar": "Doha",
-    "Jordan": "Amman", "Lebanon": "Beirut", "Mongolia": "Ulaanbaatar", "Canada": "Ottawa", "Mexico": "Mexico City",
-    "Cuba": "Havana", "Peru": "Lima", "Chile": "Santiago", "Brazil": "Brasilia", "Argentina": "Buenos Aires",
-    "Ecuador": "Quito", "Colombia": "Bogota", "Venezuela": "Caracas", "Uruguay": "Montevideo", "Paraguay": "Asuncion",
-    "Jamaica": "Kingston", "Australia": "Canberra", "New Zealand": "Wellington", "Fiji": "Suva",
+    "France": "Paris", "Germany": "Berlin", "Spain": "Madrid", "Italy": "Rome", "Portugal": "Lisbon",
+    "Poland": "Warsaw", "Austria": "Vienna", "Greece": "Athens", "Norway": "Oslo", "Sweden": "Stockholm",
+    "Finland": "Helsinki", "Denmark": "Copenhagen", "Ireland": "Dublin", "Hungary": "Budapest", "Belgium": "Brussels",
+    "Bulgaria": "Sofia", "Croatia": "Zagreb", "Serbia": "Belgrade", "Slovenia": "Ljubljana", "Slovakia": "Bratislava",
+    "Estonia": "Tallinn", "Latvia": "Riga", "Lithuania": "Vilnius", "Romania": "Bucharest", "Albania": "Tirana",
+    "Iceland": "Reykjavik", "Ukraine": "Kyiv", "Turkey": "Ankara", "Egypt": "Cairo", "Kenya": "Nairobi",
+    "Morocco": "Rabat", "Ghana": "Accra", "Nigeria": "Abuja", "Ethiopia": "Addis Ababa", "Tunisia": "Tunis",
+    "Algeria": "Algiers", "Senegal": "Dakar", "Uganda": "Kampala", "Rwanda": "Kigali", "Zambia": "Lusaka",
+    "Japan": "Tokyo", "China": "Beijing", "India": "New Delhi", "Thailand": "Bangkok", "Vietnam": "Hanoi",
+    "Nepal": "Kathmandu", "Iran": "Tehran", "Iraq": "Baghdad", "Qatar": "Doha", "Jordan": "Amman", "Lebanon": "Beirut",
+    "Mongolia": "Ulaanbaatar", "Canada": "Ottawa", "Mexico": "Mexico City", "Cuba": "Havana", "Peru": "Lima",
+    "Chile": "Santiago", "Brazil": "Brasilia", "Argentina": "Buenos Aires", "Ecuador": "Quito", "Colombia": "Bogota",
+    "Venezuela": "Caracas", "Uruguay": "Montevideo", "Paraguay": "Asuncion", "Jamaica": "Kingston",
+    "Australia": "Canberra", "New Zealand": "Wellington", "Fiji": "Suva",
 }  # fmt: skip
 YOUNG = {
-    "dog": "puppy", "cat": "kitten", "cow": "calf", "horse": "foal", "sheep": "lamb", "goat": "kid", "pig": "piglet",
-    "duck": "duckling", "hen": "chick", "bear": "cub", "deer": "fawn", "goose": "gosling", "frog": "tadpole",
-    "kangaroo": "joey", "swan": "cygnet", "owl": "owlet", "eagle": "eaglet", "hare": "leveret", "eel": "elver",
+    "cow": "calf", "horse": "foal", "sheep": "lamb", "goat": "kid", "pig": "piglet", "duck": "duckling", "hen": "chick",
+    "bear": "cub", "deer": "fawn", "goose": "gosling", "frog": "tadpole", "kangaroo": "joey", "swan": "cygnet",
+    "owl": "owlet", "eagle": "eaglet", "hare": "leveret", "eel": "elver",
 }  # fmt: skip
 PAST = {
-    "begin": "began", "bite": "bit", "blow": "blew", "break": "broke", "buy": "bought", "catch": "caught", "choose": "chose",
-    "draw": "drew", "fall": "fell", "fly": "flew", "freeze": "froze", "grow": "grew", "hide": "hid", "hold": "held",
-    "keep": "kept", "lose": "lost", "ride": "rode", "rise": "rose", "sell": "sold", "shake": "shook", "shoot": "shot",
-    "sing": "sang", "sink": "sank", "sleep": "slept", "steal": "stole", "swim": "swam", "teach": "taught", "throw": "threw",
-    "wear": "wore", "win": "won", "write": "wrote", "bend": "bent", "build": "built", "dig": "dug", "forgive": "forgave",
+    "begin": "began", "bite": "bit", "blow": "blew", "catch": "caught", "choose": "chose", "draw": "drew",
+    "fall": "fell", "fly": "flew", "freeze": "froze", "grow": "grew", "hide": "hid", "keep": "kept", "lose": "lost",
+    "rise": "rose", "sell": "sold", "shake": "shook", "shoot": "shot", "sing": "sang", "sink": "sank", "sleep": "slept",
+    "steal": "stole", "swim": "swam", "teach": "taught", "throw": "threw", "wear": "wore", "win": "won",
+    "write": "wrote", "bend": "bent", "build": "built", "dig": "dug", "forgive": "forgave",
 }  # fmt: skip
 OPPOSITES = {
-    "hot": "cold", "old": "young", "tall": "short", "heavy": "light", "hard": "soft", "rich": "poor", "wet": "dry",
-    "sweet": "sour", "strong": "weak", "clean": "dirty", "deep": "shallow", "wide": "narrow", "thick": "thin",
-    "loud": "silent", "happy": "sad", "brave": "afraid", "sharp": "blunt", "smooth": "rough", "true": "false",
-    "empty": "full", "guilty": "innocent", "ancient": "modern", "cruel": "kind", "humble": "proud", "rare": "common",
-    "asleep": "awake", "east": "west", "north": "south", "summer": "winter", "victory": "defeat", "arrive": "depart",
-    "accept": "refuse", "attack": "defend", "borrow": "lend", "laugh": "cry", "push": "pull", "create": "destroy",
+    "hot": "cold", "tall": "short", "rich": "poor", "wet": "dry", "sweet": "sour", "strong": "weak", "clean": "dirty",
+    "deep": "shallow", "wide": "narrow", "thick": "thin", "happy": "sad", "brave": "afraid", "sharp": "blunt",
+    "smooth": "rough", "true": "false", "empty": "full", "guilty": "innocent", "ancient": "modern", "cruel": "kind",
+    "humble": "proud", "rare": "common", "asleep": "awake", "east": "west", "north": "south", "summer": "winter",
+    "victory": "defeat", "arrive": "depart", "accept": "refuse", "attack": "defend", "borrow": "lend", "push": "pull",
+    "create": "destroy",
 }  # fmt: skip
 LEGS_AND_SIDES = {
     "a spider": "eight legs", "an ant": "six legs", "a snail": "one foot", "an octopus": "eight arms",
@@ -87,7 +88,8 @@ def facts() -> tuple[Fact, ...]:
     return tuple(itertools.chain(
         (Fact("capital", country, CAPITAL_ASKED, CAPITAL_UNSEEN, f"The capital of {country} is {city}.")
          for country, city in CAPITALS.items()),
-        (Fact("young", animal, YOUNG_ASKED, YOUNG_UNSEEN, f"It is called {article(young)}.") for animal, young in YOUNG.items()),
+        (Fact("young", animal, YOUNG_ASKED, YOUNG_UNSEEN, f"It is called {article(young)}.")
+         for animal, young in YOUNG.items()),
         (Fact("past", verb, PAST_ASKED, PAST_UNSEEN, f"The past tense of {verb} is {past}.")
          for verb, past in PAST.items()),
         (Fact("opposite", one, OPPOSITE_ASKED, OPPOSITE_UNSEEN, f"The opposite of {one} is {other}.")

@@ -16,6 +16,8 @@ from .words import sentence
 HELD_OUT_PERCENT = 8  # of the combinations of a pattern that can be inferred from the others
 VALIDATION_PERCENT = 2
 
+MARK = ("<tool_call>", "</tool_call>")
+
 Slots = Mapping[str, Any]
 Words = Callable[[Any], str]
 
@@ -30,7 +32,7 @@ class Call:
 
     def markup(self) -> str:
         """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`."""
-        return f"<tool_call>{json.dumps({'name': self.name, 'arguments': dict(self.arguments)})}</tool_call>"
+        return json.dumps({"name": self.name, "arguments": dict(self.arguments)}).join(MARK)
 
 
 @dataclass(frozen=True)

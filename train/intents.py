@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
+from ..errors import RequestError
 from . import intents_place, intents_robot, intents_talk, intents_time
 from .intent import Call, Intent, Slots, phrasing_choices
 
@@ -28,6 +29,18 @@ class Split(str, Enum):
     UNSEEN_SLOTS = "unseen-slots"
     UNSEEN_PHRASINGS = "unseen-phrasings"  # at least one turn is phrased as never in training
     UNSEEN_VOICES = "unseen-voices"  # the texts of training, spoken by other voices
+
+
+def find_split(name: str) -> Split:
+    """The split of that name.
+
+    Raises:
+        RequestError: there is none.
+    """
+    try:
+        return Split(name)
+    except ValueError:
+        raise RequestError(f"split {name!r} is none of {', '.join(split.value for split in Split)}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ RULES = {
     "bring my dog": "Yes, small dogs are welcome.", "take photos": "Yes, but without flash, please.",
     "smoke": "No, smoking is not allowed here.", "pay by card": "Yes, all cards are welcome.",
     "bring my own food": "No, please eat in the cafeteria.", "leave my luggage": "Yes, the reception keeps it for you.",
-    "use the wireless network": "Yes, it is free for all guests.", "ride a bicycle inside": "No, please leave it outside.",
+    "use the wireless network": "Yes, it is free for all guests.",
+    "ride a bicycle inside": "No, please leave it outside.",
 }  # fmt: skip
 BUSES = {1: "the harbor", 2: "the airport", 3: "the train station", 4: "the old town", 5: "the stadium", 6: "the zoo",
          7: "the university", 8: "the hospital", 9: "the beach", 10: "the castle"}  # fmt: skip
@@ -72,8 +73,12 @@ def euros(amount: int) -> str:
     return counted(amount, "euro")
 
 
+def _cost(item: str, count: int, price: int) -> str:
+    return f"{sentence(counted(count, item))} {'costs' if count == 1 else 'cost'} {euros(price * count)}."
+
+
 def _price_of(item: str, count: int) -> str:
-    return f"{sentence(counted(count, item))} cost{'s' if count == 1 else ''} {euros(PRICES[item] * count)}."
+    return _cost(item, count, PRICES[item])
 
 
 def _change(item: str, note: int) -> str:
@@ -85,7 +90,7 @@ def _two_items(a: str, b: str) -> str:
 
 
 def _tickets(kind: str, count: int) -> str:
-    return f"{sentence(counted(count, f'{kind} ticket'))} cost{'s' if count == 1 else ''} {euros(TICKETS[kind] * count)}."
+    return _cost(f"{kind} ticket", count, TICKETS[kind])
 
 
 def _guide_room(room: int) -> Call:

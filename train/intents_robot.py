@@ -10,7 +10,7 @@ OPENINGS = ("door", "window", "blinds", "gate", "curtain")
 PEOPLE = ("cleaner", "technician", "nurse", "manager", "guard", "porter")
 ERRANDS = ("drink water", "call home", "take a break", "feed the cat", "check the oven", "water the plants", "stretch",
            "close the window")  # fmt: skip
-LOADS = ("towel", "newspaper", "blanket", "parcel", "lunch box", "laptop", "first aid kit", "tool box", "pillow", "lamp")
+LOADS = ("towel", "newspaper", "blanket", "parcel", "lunch box", "laptop", "suitcase", "tool box", "pillow", "lamp")
 GENRES = ("jazz", "rock", "classical", "dance", "folk", "piano", "relaxing", "party")
 PERSONS = ("my mother", "my father", "my brother", "my sister", "my boss", "my doctor")
 
@@ -88,7 +88,7 @@ LAMP = intent(
     _lamp,
 )  # fmt: skip
 VOLUME = intent(
-    "volume", {"level": range(0, 101)},
+    "volume", {"level": range(101)},
     ("Set the volume to {level}.", "Please set the volume to {level}.", "Volume {level}, please.",
      "Put the volume at {level}.", "Turn the volume to {level}."),
     ("I want the volume at {level}.", "Change the volume to {level}."),

@@ -80,7 +80,7 @@ INTENTS: tuple[Intent, ...] = (
     ),
     intent(
         "hungry", {},
-        ("I am hungry.", "I want to eat something.", "Where can I eat?", "I need some food.", "Is there any food here?"),
+        ("I am hungry.", "I want to eat something.", "Where can I eat?", "I need some food.", "Is there food here?"),
         ("I feel hungry.", "Can I eat somewhere?"),
         lambda: "The cafeteria has soup and salad.",
     ),

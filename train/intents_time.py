@@ -166,7 +166,7 @@ INTENTS: tuple[Intent, ...] = (
         say={"number": cardinal}, inferable=True,
     ),
     intent(
-        "say_number", {"number": range(0, 200)},
+        "say_number", {"number": range(200)},
         ("Please say {number}.", "Say the number {number}.", "Repeat after me, {number}.", "Can you say {number}?"),
         ("Read out the number {number}.", "I want to hear you say {number}."),
         lambda number: f"{sentence(cardinal(number))}.", say={"number": cardinal}, inferable=True,

@@ -47,7 +47,7 @@ BY_NAME = {place.name: place for place in PLACES}
 PLACE_NAMES = tuple(BY_NAME)
 
 PRICES = {"coffee": 3, "tea": 2, "sandwich": 5, "salad": 7, "cookie": 1, "lemonade": 4, "pizza": 9, "soup": 6,
-          "postcard": 2, "umbrella": 12, "notebook": 4, "muffin": 3, "water bottle": 2, "burger": 8}  # euros # fmt: skip
+          "postcard": 2, "umbrella": 12, "notebook": 4, "muffin": 3, "burger": 8}  # euros  # fmt: skip
 TICKETS = {"child": 4, "student": 6, "senior": 7, "adult": 11}  # euros
 
 HOME_ROOMS = ("kitchen", "bedroom", "living room", "bathroom", "office", "hallway", "garage", "basement", "lobby",

@@ -1,4 +1,4 @@
-"""Text -> speech: questions by many espeak-ng voices in many rooms, answers by one voice on the vocoder's frame grid."""
+"""Text -> speech: questions by many voices in many rooms, answers by one voice on the vocoder's frame grid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ANSWER_GRID_SAMPLES = 960  # one speech token, two mel frames
 ANSWER_GAIN = 0.8  # WORLD's peaks come up to 1.1 times those of espeak-ng
 DITHER = 1e-4
 WORLD_STEP_MS = 5.0
-INSTALL = "install it with your system's packages: apt install espeak-ng, dnf install espeak-ng, or brew install espeak-ng"
+INSTALL = "install it: apt install espeak-ng, dnf install espeak-ng, or brew install espeak-ng"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,7 @@ def _needs_train_extra(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise RequestError(
-            f"{error.name} is not installed; making speech needs: pip install 'facrt[train]'"
-        ) from None
+        raise RequestError(f"{error.name} is not installed; making speech needs: pip install 'facrt[train]'") from None
 
 
 def _resample(samples: Samples, rate: int, wanted: int) -> Samples:
