@@ -138,11 +138,11 @@ def _answer_path(request: DataRequest, turn: Turn) -> Path:
 
 def _conversation(request: DataRequest, index: int, example: Example) -> Conversation:
     messages: list[SpokenMessage] = []
+    open_mark, close_mark = MARK
     for number, turn in enumerate(example.turns):
-        open_mark, close_mark = MARK
-        call = turn.tool_call and json.loads(turn.tool_call.removeprefix(open_mark).removesuffix(close_mark))
+        call = (turn.tool_call or "").removeprefix(open_mark).removesuffix(close_mark)
         messages += [
             SpokenMessage("user", turn.user_text, _question_path(request, index, number)),
-            SpokenMessage("assistant", turn.answer_text, _answer_path(request, turn), call),
+            SpokenMessage("assistant", turn.answer_text, _answer_path(request, turn), json.loads(call or "null")),
         ]
     return Conversation(f"{request.split.value}-{request.seed}-{index:07d}", tuple(messages), example.intent)
