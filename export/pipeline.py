@@ -82,21 +82,19 @@ def verify(
 
     Raises:
         BundleError, CheckpointError: either cannot be opened, or the two are of different models.
+        RequestError: the reference does not fit the memory.
     """
     manifest = open_bundle(folder).manifest
     with checkpoint_folder(source) as (path, _):
         detokenizer, speech_tokenizer = _companions(path, detokenizer, speech_tokenizer)
         if read_chat_config(checkpoint.existing(path)) != manifest.model.chat:
             raise CheckpointError(f"{source} has another configuration than the checkpoint that {folder} came from")
-        for held, given, option in (
-            (manifest.model.flow, detokenizer, "--detokenizer"),
-            (manifest.model.speech_tokenizer, speech_tokenizer, "--speech-tokenizer"),
-        ):
-            if held is not None and given is None:
-                raise RequestError(f"{folder} holds more than {source}: name the rest with {option} DIR")
         keep_detokenizer = detokenizer if manifest.model.flow is not None else None
         keep_tokenizer = speech_tokenizer if manifest.model.speech_tokenizer is not None else None
-        return compare(folder, path, keep_detokenizer, keep_tokenizer)
+        report = compare(folder, path, keep_detokenizer, keep_tokenizer)
+        if "skipped" in report:
+            raise RequestError(f"{folder} cannot be verified here: {report['skipped']}")
+        return report
 
 
 @contextlib.contextmanager

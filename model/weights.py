@@ -112,21 +112,28 @@ class SafetensorsSource:
         if index.exists():
             try:
                 files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
-            except (ValueError, KeyError, AttributeError):
+            except (ValueError, KeyError, AttributeError, TypeError):
                 raise CheckpointError(f"{index} is no index of safetensors shards") from None
         elif single.exists():
             files = [single]
         else:
             raise CheckpointError(f"{folder} has neither {single.name} nor {index.name}")
         self.where = str(index if index.exists() else single)
-        self._files = {path: _open_safetensors(path) for path in files}
-        self._owner = {name: handle for handle in self._files.values() for name in handle.keys()}  # noqa: SIM118
+        self._owner: dict[str, Path] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for path in files:
+            with _open_safetensors(path) as handle:
+                for name in handle.keys():  # noqa: SIM118
+                    self._owner[name] = path
+                    self._shapes[name] = tuple(handle.get_slice(name).get_shape())
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: tuple(handle.get_slice(name).get_shape()) for name, handle in self._owner.items()}
+        return self._shapes
 
     def read(self, name: str) -> Tensor:
-        tensor: Tensor = self._owner[name].get_tensor(name)
+        # opened anew, so that the pages of what was read before do not stay mapped
+        with _open_safetensors(self._owner[name]) as handle:
+            tensor: Tensor = handle.get_tensor(name).clone()
         return tensor
 
 
