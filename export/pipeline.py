@@ -20,7 +20,7 @@ from .. import __version__
 from ..errors import CheckpointError, FacrtError, RequestError
 from ..model import checkpoint, nano
 from ..model.components import Component, ModelConfig, components
-from ..model.config import read_chat_config, read_json
+from ..model.config_files import read_chat_config, read_json
 from ..model.flow import Flow, flow_noise
 from ..model.generate import ChatModel
 from ..model.settings import PUBLISHED_SAMPLING

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import checkpoint
-from .config import read_chat_config, read_detokenizer_config
+from .config_files import read_chat_config, read_detokenizer_config
 from .flow import flow_layout
 from .vocoder import vocoder_layout
 from .weights import Layout
