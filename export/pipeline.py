@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -230,6 +231,8 @@ def write_graph(model: OpenModel, component: Component, precision: str, target: 
     external = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
     data = f"{path.name}.data" if external > EXTERNAL_DATA_BYTES else None
     onnx_ir.save(graph, path, external_data=data)
+    if data and path.with_name(data).stat().st_size < external:  # a full disk can go unnoticed in the last write
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return sum(p.stat().st_size for p in path.parent.glob(f"{path.name}*"))
 
 
