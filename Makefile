@@ -8,13 +8,15 @@ QUESTION := docs/question.wav
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/.export
-	$(BIN)/facrt export nano --out out/demo/bundle
+demo: out/demo/bundle/manifest.json
 	$(BIN)/facrt run out/demo/bundle $(QUESTION) --out out/demo/answer.wav --max-steps 25
 	@echo "The answer is in out/demo/answer.wav"
 
+out/demo/bundle/manifest.json: $(VENV)/.export
+	$(BIN)/facrt export nano --out out/demo/bundle
+
 test: $(VENV)/.test
-	$(BIN)/cmake -S . -B build/tests -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFACRT_BUILD_TESTS=ON
+	$(BIN)/cmake -S . -B build/tests -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DFACRT_BUILD_TESTS=ON
 	$(BIN)/cmake --build build/tests
 	$(BIN)/ctest --test-dir build/tests --output-on-failure
 	$(BIN)/python -m pytest

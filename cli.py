@@ -51,12 +51,12 @@ def export(
     json_: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle."""
+    overrides = dict(_pair(item) for item in set_ or [])
     pipeline = _needs_export_extra()
     from .report import export_progress, print_parity, say
 
     if calibration is not None:
         say("--calibration is not used: fp32 and fp16 need none")
-    overrides = dict(_pair(item) for item in set_ or [])
     request = pipeline.ExportRequest(source, out, target, precision, overrides, detokenizer, speech_tokenizer, verify)
     with export_progress() as progress:
         manifest = pipeline.export(request, progress)

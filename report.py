@@ -57,12 +57,14 @@ def print_parity(report: dict[str, Any]) -> None:
     for row in report["rows"]:
         limit = "-" if row["limit"] is None else f"{row['limit']:.0e}"
         verdict = ("ok" if row["ok"] else "FAILED") + row["note"]
-        errors = (f"{row['max_abs_error']:.1e}", f"{row['relative_error']:.1e}")
+        errors = ("-" if row[n] is None else f"{row[n]:.1e}" for n in ("max_abs_error", "relative_error"))
         table.add_row(row["stage"], row["component"], *errors, limit, verdict)
     console.print(table)
     for name, equal in report.items():
         if name.endswith("_equal"):
             say(f"{name.removesuffix('_equal').replace('_', ' ')}: {'equal' if equal else 'DIFFERENT'}")
+    for name in report["not_compared"]:
+        say(f"the {name} was not compared: name its folder with --{name.replace(' ', '-')} DIR")
 
 
 def print_timings(reply: Reply) -> None:
@@ -112,6 +114,7 @@ def print_doctor(findings: dict[str, Any]) -> None:
     table.add_row("memory available", "unknown" if memory is None else f"{memory / 2**30:.1f} GiB")
     table.add_row("ONNX Runtime providers", ", ".join(findings["onnxruntime_providers"]))
     for name, version in findings["packages"].items():
-        table.add_row(name, version or f"not installed: {findings['install'].get(name, 'reinstall facrt')}")
+        missing = f"not installed: {findings['install'].get(name, 'reinstall facrt')}"
+        table.add_row(name, escape(version or missing))
     out.print(table)
     out.print("bundles for the CPU can run here" if findings["ok"] else "bundles cannot run here", highlight=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from facrt.model.checkpoint import chat_layout
-from facrt.model.config import read_chat_config
+from facrt.model.config_files import read_chat_config
 from facrt.model.nano import FIRST_SPECIAL, SPECIALS, byte_tokenizer
 from safetensors.torch import save_file
 

@@ -36,8 +36,8 @@ class Row:
 
     stage: str
     component: str
-    max_abs_error: float
-    relative_error: float  # L2
+    max_abs_error: float | None  # None: nothing to compare with
+    relative_error: float | None  # L2
     limit: float | None  # on relative_error
     ok: bool
     note: str = ""
@@ -52,18 +52,24 @@ def measure(folder: Path, source: Path, detokenizer: Path | None, speech_tokeniz
         detokenizer, speech_tokenizer: their folders, where the bundle holds them.
 
     Returns:
-        {"ok", "rows": [Row...], "text_ids_equal", "speech_ids_equal"}, ready for JSON.
+        {"ok", "rows": [Row...], "text_ids_equal", "speech_ids_equal", "not_compared"}, ready for JSON; `not_compared`
+        names what the bundle holds beyond the folders given.
 
     Raises:
         FacrtError: a number that is not finite, silence where the reference speaks, or an error over its limit.
     """
     report = compare(folder, source, detokenizer, speech_tokenizer)
     if not report["ok"]:
-        bad = ", ".join(f"{r['stage']} {r['relative_error']:.1e}{r['note']}" for r in report["rows"] if not r["ok"])
+        bad = ", ".join(_complaint(row) for row in report["rows"] if not row["ok"])
         raise FacrtError(
             f"the bundle does not equal the reference ({bad or 'ids differ'}); --no-verify writes it all the same"
         )
     return report
+
+
+def _complaint(row: dict[str, Any]) -> str:
+    error = "" if row["relative_error"] is None else f" {row['relative_error']:.1e}"
+    return f"{row['stage']}{error}{row['note']}"
 
 
 def compare(folder: Path, source: Path, detokenizer: Path | None, speech_tokenizer: Path | None) -> dict[str, Any]:
@@ -77,10 +83,22 @@ def compare(folder: Path, source: Path, detokenizer: Path | None, speech_tokeniz
         ids_equal = _compare_chat(engine, checkpoint.load_chat(source), rows)
         if detokenizer is not None:
             _compare_detokenizer(engine, detokenizer, rows)
+        elif engine.has_audio:
+            rows.append(_gate_detokenizer(engine))
         if speech_tokenizer is not None:
             ids_equal["voice_ids_equal"] = _compare_speech_tokenizer(engine, speech_tokenizer)
     exact = all(ids_equal.values()) or set(engine.bundle.manifest.recipe.values()) != {"fp32"}
-    return {"ok": exact and all(row.ok for row in rows), "rows": [asdict(row) for row in rows], **ids_equal}
+    model = engine.bundle.manifest.model
+    held = {
+        "detokenizer": model.flow and not detokenizer,
+        "speech tokenizer": model.speech_tokenizer and not speech_tokenizer,
+    }
+    return {
+        "ok": exact and all(row.ok for row in rows),
+        "rows": [asdict(row) for row in rows],
+        **ids_equal,
+        "not_compared": [name for name, alone in held.items() if alone],
+    }
 
 
 def question(seconds: float = 3.3, sample_rate: int = 16_000) -> NDArray[np.float32]:
@@ -101,16 +119,17 @@ def _row(
     precision = engine.bundle.manifest.recipe.get(component, "fp32")
     limit = LIMITS[stage][precision]
     if found.shape != reference.shape:
-        rows.append(Row(stage, component, float("inf"), float("inf"), limit, False, f" shape {found.shape}"))
+        rows.append(Row(stage, component, None, None, limit, False, f" shape {list(found.shape)}"))
         return
     finite = bool(np.isfinite(found).all())
     difference = found - reference
     norm = float(np.sqrt((reference**2).sum())) or 1.0
-    relative = float(np.sqrt((difference**2).sum())) / norm if finite else float("inf")
-    worst = float(np.abs(difference).max()) if finite else float("inf")
-    note = note if finite else " NaN or infinity"
-    ok = finite and not note and (limit is None or relative <= limit)
-    rows.append(Row(stage, component, worst, relative, limit, ok, note))
+    if not finite:
+        rows.append(Row(stage, component, None, None, limit, False, " NaN or infinity"))
+        return
+    relative = float(np.sqrt((difference**2).sum())) / norm
+    ok = not note and (limit is None or relative <= limit)
+    rows.append(Row(stage, component, float(np.abs(difference).max()), relative, limit, ok, note))
 
 
 def _compare_chat(engine: Engine, chat: ChatModel, rows: list[Row]) -> dict[str, bool]:
@@ -163,7 +182,7 @@ def _compare_detokenizer(engine: Engine, folder: Path, rows: list[Row]) -> None:
     mu, spk = flow.front(tokens, row)
     found_mu, found_spk = detokenizer.front(tokens.numpy(), speaker[None])
     _row(engine, rows, "flow_front", "flow_front", found_mu, mu)
-    _row(engine, rows, "flow_front", "flow_front", found_spk, spk)
+    _row(engine, rows, "flow_speaker", "flow_front", found_spk, spk)
     x = torch.randn(2, *mu.shape[1:], generator=torch.Generator().manual_seed(1))
     inputs = (x, mu.expand_as(x), torch.full((2,), 0.3), spk.expand(2, -1), torch.zeros_like(x))
     chunk = torch.tensor(flow.config.chunk_frames)
@@ -183,6 +202,15 @@ def _compare_detokenizer(engine: Engine, folder: Path, rows: list[Row]) -> None:
     whole = detokenizer.synthesize(tokens[0].tolist(), speaker)
     silent = float(np.sqrt((whole**2).mean())) < SILENCE_RMS < float(wav.square().mean().sqrt())
     _row(engine, rows, "waveform", "vocoder", whole[None], wav, " silence" if silent else "")
+
+
+def _gate_detokenizer(engine: Engine) -> Row:
+    """Without a reference: numbers must be finite and not silence."""
+    wav = engine.synthesize(np.random.default_rng(0).integers(0, engine.config.num_codes, 4 * NUM_TOKENS).tolist())
+    finite = bool(np.isfinite(wav).all())
+    silent = finite and (not len(wav) or float(np.sqrt((wav**2).mean())) < SILENCE_RMS)
+    note = "" if finite and not silent else " silence" if silent else " NaN or infinity"
+    return Row("waveform", "vocoder", None, None, None, not note, note or " finite, audible; no reference given")
 
 
 def _compare_speech_tokenizer(engine: Engine, folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from .. import __version__
 from ..errors import CheckpointError, FacrtError, RequestError
 from ..model import checkpoint, nano
 from ..model.components import Component, ModelConfig, components
-from ..model.config import read_chat_config, read_json
+from ..model.config_files import read_chat_config, read_json
 from ..model.flow import Flow, flow_noise
 from ..model.generate import ChatModel
 from ..model.settings import PUBLISHED_SAMPLING
@@ -82,21 +83,19 @@ def verify(
 
     Raises:
         BundleError, CheckpointError: either cannot be opened, or the two are of different models.
+        RequestError: the reference does not fit the memory.
     """
     manifest = open_bundle(folder).manifest
     with checkpoint_folder(source) as (path, _):
         detokenizer, speech_tokenizer = _companions(path, detokenizer, speech_tokenizer)
         if read_chat_config(checkpoint.existing(path)) != manifest.model.chat:
             raise CheckpointError(f"{source} has another configuration than the checkpoint that {folder} came from")
-        for held, given, option in (
-            (manifest.model.flow, detokenizer, "--detokenizer"),
-            (manifest.model.speech_tokenizer, speech_tokenizer, "--speech-tokenizer"),
-        ):
-            if held is not None and given is None:
-                raise RequestError(f"{folder} holds more than {source}: name the rest with {option} DIR")
         keep_detokenizer = detokenizer if manifest.model.flow is not None else None
         keep_tokenizer = speech_tokenizer if manifest.model.speech_tokenizer is not None else None
-        return compare(folder, path, keep_detokenizer, keep_tokenizer)
+        report = compare(folder, path, keep_detokenizer, keep_tokenizer)
+        if "skipped" in report:
+            raise RequestError(f"{folder} cannot be verified here: {report['skipped']}")
+        return report
 
 
 @contextlib.contextmanager
@@ -232,6 +231,8 @@ def write_graph(model: OpenModel, component: Component, precision: str, target: 
     external = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
     data = f"{path.name}.data" if external > EXTERNAL_DATA_BYTES else None
     onnx_ir.save(graph, path, external_data=data)
+    if data and path.with_name(data).stat().st_size < external:  # a full disk can go unnoticed in the last write
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return sum(p.stat().st_size for p in path.parent.glob(f"{path.name}*"))
 
 

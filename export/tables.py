@@ -39,5 +39,5 @@ def write_chat_tables(
 def write_array(array: np.ndarray, path: Path) -> TableEntry:
     """Writes a row-major little-endian array as it is."""
     with path.open("wb") as file:
-        np.ascontiguousarray(array).tofile(file)
+        file.write(np.ascontiguousarray(array).data)  # ndarray.tofile may lose the last bytes on a full disk, silently
     return TableEntry(path.name, array.dtype.name, array.shape)

@@ -12,6 +12,7 @@ LIMITS: dict[str, dict[str, float | None]] = {
     "text_logits": {"fp32": 1e-4, "fp16": 2e-2},
     "speech_logits": {"fp32": 5e-4, "fp16": 5e-2},
     "flow_front": {"fp32": 1e-4, "fp16": 1e-2},
+    "flow_speaker": {"fp32": 1e-4, "fp16": 1e-2},
     "flow_estimator": {"fp32": 1e-4, "fp16": 1e-2},
     "flow_mel": {"fp32": 1e-4, "fp16": 5e-2},
     "vocoder_source": {"fp32": 1e-3, "fp16": 1e-3},

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from . import audio_encoder, flow, grouping, speech_head, speech_tokenizer, vocoder, weights
 from .backbone import backbone_layout
-from .config import ChatConfig, read_chat_config, read_detokenizer_config, read_speech_tokenizer_config
+from .config import ChatConfig
+from .config_files import read_chat_config, read_detokenizer_config, read_speech_tokenizer_config
 from .flow import Flow
 from .generate import ChatModel
 from .speech_tokenizer import SpeechTokenizer

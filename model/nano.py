@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import checkpoint
-from .config import read_chat_config, read_detokenizer_config
+from .config_files import read_chat_config, read_detokenizer_config
 from .flow import flow_layout
 from .vocoder import vocoder_layout
 from .weights import Layout
@@ -47,7 +47,8 @@ def write_checkpoint(folder: Path) -> None:
     save_file(random_tensors(flow_layout(flow), generator), detokenizer / "flow.safetensors")
     hift = random_tensors(vocoder_layout(vocoder), generator)
     hift["f0_predictor.classifier.bias"].fill_(120.0)  # Hz
-    hift["conv_post.bias"][: vocoder.istft_size // 2 + 1] = -3.5  # log magnitude
+    hift["conv_post.parametrizations.weight.original0"].fill_(0.3)
+    hift["conv_post.bias"][: vocoder.istft_size // 2 + 1] = -2.2  # log magnitude
     save_file(hift, detokenizer / "hift.safetensors")
     save_file({"nano": torch.randn(SPEAKER_DIM, generator=generator)}, detokenizer / "speakers.safetensors")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,7 +113,7 @@ class SafetensorsSource:
         if index.exists():
             try:
                 files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
-            except (ValueError, KeyError, AttributeError):
+            except (ValueError, KeyError, AttributeError, TypeError):
                 raise CheckpointError(f"{index} is no index of safetensors shards") from None
         elif single.exists():
             files = [single]
@@ -120,19 +121,35 @@ class SafetensorsSource:
             raise CheckpointError(f"{folder} has neither {single.name} nor {index.name}")
         self.where = str(index if index.exists() else single)
         self.files = files
-        self._files = {path: _open_safetensors(path) for path in files}
-        self._owner = {name: handle for handle in self._files.values() for name in handle.keys()}  # noqa: SIM118
+        self._owner: dict[str, Path] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._dtypes: dict[str, str] = {}
+        for path in files:
+            with _open_safetensors(path) as handle:
+                for name in handle.keys():  # noqa: SIM118
+                    self._owner[name] = path
+                    rows = handle.get_slice(name)
+                    self._shapes[name] = tuple(rows.get_shape())
+                    self._dtypes[name] = rows.get_dtype()
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: tuple(handle.get_slice(name).get_shape()) for name, handle in self._owner.items()}
+        return self._shapes
+
+    def dtypes(self) -> Mapping[str, str]:
+        """Each tensor's type as safetensors calls it: "F32", "BF16"."""
+        return self._dtypes
 
     def read(self, name: str) -> Tensor:
-        tensor: Tensor = self._owner[name].get_tensor(name)
+        # opened anew, so that the pages of what was read before do not stay mapped
+        with _open_safetensors(self._owner[name]) as handle:
+            tensor: Tensor = handle.get_tensor(name).clone()
         return tensor
 
-    def rows(self, name: str) -> Any:
-        """The tensor unread: `get_shape()`, `get_dtype()` (safetensors' name), and rows by slicing."""
-        return self._owner[name].get_slice(name)
+    @contextlib.contextmanager
+    def rows(self, name: str) -> Iterator[Any]:
+        """The tensor unread: slicing reads rows, which are valid as long as the context is."""
+        with _open_safetensors(self._owner[name]) as handle:
+            yield handle.get_slice(name)
 
 
 class TorchSource:

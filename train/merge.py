@@ -91,7 +91,7 @@ def _matched(a: SafetensorsSource, b: SafetensorsSource) -> list[_Entry]:
     faults += [f"only in {b.where}: {name}" for name in sorted(set(shapes_b) - set(shapes_a))]
     entries = []
     for name in sorted(set(shapes_a) & set(shapes_b)):
-        dtype, other = a.rows(name).get_dtype(), b.rows(name).get_dtype()
+        dtype, other = a.dtypes()[name], b.dtypes()[name]
         unknown = sorted({dtype, other} - set(DTYPES))
         if shapes_a[name] != shapes_b[name]:
             faults.append(f"{name} is {list(shapes_a[name])} and {list(shapes_b[name])}")
@@ -113,10 +113,10 @@ def _merged(entry: _Entry, a: SafetensorsSource, b: SafetensorsSource, alpha: fl
     if not dtype.is_floating_point or not entry.shape:
         yield _blend(a.read(entry.name), b.read(entry.name), alpha, dtype)
         return
-    rows_a, rows_b = a.rows(entry.name), b.rows(entry.name)
     step = max(1, ROWS_ELEMENTS // max(1, torch.Size(entry.shape[1:]).numel()))
-    for start in range(0, entry.shape[0], step):
-        yield _blend(rows_a[start : start + step], rows_b[start : start + step], alpha, dtype)
+    with a.rows(entry.name) as rows_a, b.rows(entry.name) as rows_b:
+        for start in range(0, entry.shape[0], step):
+            yield _blend(rows_a[start : start + step], rows_b[start : start + step], alpha, dtype)
 
 
 def _blend(a: Tensor, b: Tensor, alpha: float, dtype: torch.dtype) -> Tensor:

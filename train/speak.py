@@ -19,7 +19,7 @@ from .intents import Split
 Array = NDArray[np.float32]
 Samples = NDArray[np.float64]
 
-ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
+ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
 VARIANTS = ("m1", "m2", "m3", "m4", "m6", "m7", "f1", "f2", "f3", "f5")
 UNSEEN_VARIANTS = ("m5", "m8", "f4")
 

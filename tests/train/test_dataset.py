@@ -159,7 +159,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def toneless(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Speech replaced by noise of the text's seed, so that making data needs no espeak-ng; what was spoken is listed."""
+    """Speech replaced by seeded noise, so that making data needs no espeak-ng; what was spoken is listed."""
     spoken: list[str] = []
 
     def noise(text: str, condition: speak.Condition | None = None) -> np.ndarray:
@@ -217,7 +217,7 @@ def test_stopped_run_goes_on(tmp_path: Path, toneless: list[str], monkeypatch: p
 
 def test_other_data_is_not_mixed_in(tmp_path: Path, toneless: list[str]) -> None:
     make_dataset(DataRequest(tmp_path / "a", Split.TRAIN, 2, 5))
-    with pytest.raises(RequestError, match="was made with .*'seed': 5.*choose another --out"):
+    with pytest.raises(RequestError, match=r"was made with .*'seed': 5.*choose another --out"):
         make_dataset(DataRequest(tmp_path / "a", Split.TRAIN, 2, 6))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").touch()
