@@ -84,7 +84,8 @@ def test_each_question_has_one_answer() -> None:
     for example in itertools.chain.from_iterable(map(every, TEXT_SPLITS)):
         history: tuple[str, ...] = ()
         for turn in example.turns:
-            answers[(*history, turn.user_text)].add((turn.answer_text, turn.tool_call))
+            asked = (*history, turn.user_text)
+            answers[asked].add((turn.answer_text, turn.tool_call))
             history = (*history, turn.user_text, turn.answer_text)
     assert [question for question, found in answers.items() if len(found) > 1] == []
 
