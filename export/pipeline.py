@@ -35,6 +35,7 @@ from .targets import Target, find_target
 from .trace import DecoderGraph, trace
 
 EXTERNAL_DATA_BYTES = 256 << 20  # a larger graph keeps its weights in a file beside it, which is memory-mapped
+SMALL_BYTES = 256  # tensors up to this stay in the graph
 Progress = Callable[[str, str, int], None]  # stage, component, bytes written (0: begins)
 
 
@@ -228,10 +229,11 @@ def write_graph(model: OpenModel, component: Component, precision: str, target: 
     passes.fill(graph, readers)
     if precision == "fp16":
         passes.store_as_float16(graph)
-    external = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
-    data = f"{path.name}.data" if external > EXTERNAL_DATA_BYTES else None
-    onnx_ir.save(graph, path, external_data=data)
-    if data and path.with_name(data).stat().st_size < external:  # a full disk can go unnoticed in the last write
+    weights = [value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value]
+    data = f"{path.name}.data" if sum(weights) > EXTERNAL_DATA_BYTES else None
+    onnx_ir.save(graph, path, external_data=data, size_threshold_bytes=SMALL_BYTES)
+    written = sum(size for size in weights if size > SMALL_BYTES)
+    if data and path.with_name(data).stat().st_size < written:  # a full disk can go unnoticed in the last write
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return sum(p.stat().st_size for p in path.parent.glob(f"{path.name}*"))
 

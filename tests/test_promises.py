@@ -54,15 +54,6 @@ def test_the_public_names() -> None:
         _ = package.nose
 
 
-def test_the_runtime_imports_quickly() -> None:
-    """Below 0.5 s beyond numpy and onnxruntime; the best of a few, since the machine may be busy."""
-    code = (
-        "import numpy, onnxruntime, time; t = time.perf_counter(); import facrt.runtime.engine; "
-        "print(time.perf_counter() - t)"
-    )
-    assert any(float(fresh(code)) < 0.5 for _ in range(5))
-
-
 def tracked(*patterns: str) -> set[str]:
     """Files of the repository; without git, all that match."""
     try:
@@ -74,7 +65,7 @@ def tracked(*patterns: str) -> set[str]:
 
 def test_the_wheel_is_whole() -> None:
     where = Path(package.__file__ or "").resolve()
-    if ROOT in where.parents:
+    if "site-packages" not in where.parts:
         pytest.skip(f"facrt is imported from {where.parent}, not from an installed wheel")
     held = {str(PurePosixPath(file)) for file in importlib.metadata.files("facrt") or []}
     wanted = {name for folder in FOLDERS for name in tracked(f"{folder}/*.py", f"{folder}/**/*.py")}
