@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..errors import CheckpointError, FacrtError, RequestError
+from ..errors import CheckpointError, RequestError
 from ..model import checkpoint, nano
 from ..model.components import Component, ModelConfig, components
 from ..model.config_files import read_chat_config, read_json
@@ -29,6 +29,7 @@ from ..model.speech_tokenizer import SpeechTokenizer
 from ..model.vocoder import Vocoder
 from ..quant.recipe import make_recipe
 from ..runtime.bundle import Manifest, TableEntry, hash_files, open_bundle
+from ..staging import staged
 from . import passes, tables
 from .parity import compare, measure
 from .targets import Target, find_target
@@ -67,7 +68,7 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
         model = open_model(source, request.detokenizer, request.speech_tokenizer)
         table = components(model.config, target.cache)
         recipe = make_recipe(table, request.precision, request.overrides, target.precisions, target.name)
-        with _staged(request.out) as folder:
+        with staged(request.out) as folder:
             manifest = _write(model, table, recipe, target, name, folder, progress)
             manifest.write(folder)
             if request.verify:
@@ -278,33 +279,3 @@ def refuse_occupied(out: Path) -> None:
         raise RequestError(f"{out} holds files but no bundle; choose another --out or empty it")
     if out.exists() and not out.is_dir():
         raise RequestError(f"{out} is a file; --out names a folder")
-
-
-@contextlib.contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place in the end, or is removed."""
-    staging = out.with_name(f".{out.name}.partial")
-    old = out.with_name(f".{out.name}.old")
-    try:
-        for left in (staging, old):
-            shutil.rmtree(left, ignore_errors=True)
-        staging.mkdir(parents=True)
-        yield staging
-        if out.exists():
-            out.rename(old)
-        staging.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    except FacrtError:
-        raise
-    except OSError as error:
-        free = shutil.disk_usage(_existing_parent(out)).free >> 20
-        raise FacrtError(
-            f"{out} cannot be written ({os.strerror(error.errno) if error.errno else error}); "
-            f"{free} MiB are free there: make room or choose another --out"
-        ) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _existing_parent(path: Path) -> Path:
-    return next(parent for parent in path.absolute().parents if parent.exists())

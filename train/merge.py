@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from torch import Tensor
 from ..errors import CheckpointError, FacrtError, RequestError
 from ..model.checkpoint import existing
 from ..model.weights import SafetensorsSource
+from ..staging import staged
 
 SHARD_BYTES = 4 << 30
 ROWS_ELEMENTS = 1 << 24  # of a tensor, at a time
@@ -69,7 +68,7 @@ def merge(
     entries = _matched(source_a, source_b)
     total = sum(entry.size_bytes for entry in entries)
     written = 0
-    with _staged(out, total) as staging:
+    with staged(out, total) as staging:
         _copy_rest(folder_a, source_a, staging)
         shards = _shards(entries, shard_bytes)
         for path, shard in zip(_shard_paths(staging, len(shards)), shards, strict=True):
@@ -191,22 +190,3 @@ def _refuse_in_the_way(out: Path, *folders: Path) -> None:
     for folder in folders:
         if out.resolve().is_relative_to(folder.resolve()):
             raise RequestError(f"{out} lies in {folder}, which is merged; choose another --out")
-
-
-@contextlib.contextmanager
-def _staged(out: Path, needed_bytes: int) -> Iterator[Path]:
-    """A hidden folder beside `out` that takes its name in the end, or is removed."""
-    staging = out.with_name(f".{out.name}.partial")
-    parent = next(parent for parent in out.absolute().parents if parent.exists())
-    free = shutil.disk_usage(parent).free
-    if free < needed_bytes:
-        raise FacrtError(f"{out} needs {needed_bytes >> 20} MiB, {free >> 20} MiB are free: make room or move --out")
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        yield staging
-        staging.replace(out)
-    except OSError as error:
-        raise FacrtError(f"{out} cannot be written ({os.strerror(error.errno or 0)}); choose another --out") from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
