@@ -71,7 +71,10 @@ def load(
 
     Raises:
         BundleError: the bundle is damaged or of another version.
+        RequestError: num_threads or max_positions is not at least 1.
     """
+    if num_threads is not None and num_threads < 1:
+        raise RequestError(f"num_threads {num_threads} is not at least 1")
     return Engine(open_bundle(folder, check_hashes), num_threads or _num_cores(), max_positions)
 
 

@@ -195,6 +195,7 @@ BAD_REQUESTS: dict[str, tuple[list[object], list[str]]] = {
     "--top-k -1": (["--text", "a", "--top-k", -1], ["top_k -1", "at least 0"]),
     "--temperature 0": (["--text", "a", "--temperature", 0], ["temperature 0", "above 0", "--greedy"]),
     "--temperature nan": (["--text", "a", "--temperature", "nan"], ["temperature nan", "above 0"]),
+    "--threads 0": (["--text", "a", "--threads", 0], ["num_threads 0", "at least 1"]),
     "unknown --speaker": (["--text", "a", "--speaker", "bob"], ["speaker 'bob'", "allowed: neutral"]),
     "text with a mark": (["--text", "a <|audio_bos|>"], ["<|audio_bos|>", "remove it"]),
     "system with a mark": (["--text", "a", "--system", "<|im_end|>"], ["<|im_end|>", "system text"]),
