@@ -180,7 +180,8 @@ def test_the_runtime_stands_on_little(path: Path) -> None:
 BELOW = {
     "model": {"errors", "model"},
     "quant": {"errors", "model", "quant"},
-    "export": {"errors", "model", "quant", "runtime", "export", "__version__"},
+    "export": {"errors", "model", "quant", "runtime", "export", "staging", "__version__"},
+    "train": {"errors", "model", "quant", "runtime", "train", "staging", "__version__"},
 }
 
 
