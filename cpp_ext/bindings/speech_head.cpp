@@ -82,6 +82,8 @@ Raises ValueError for another shape, beyond max_positions, and as Sampler.pick d
             "u"_a.noconvert(), "sampler"_a, nb::kw_only(), "temperature"_a = 1.0f, "top_k"_a = 0, "top_p"_a = 1.0,
             "repetition_penalty"_a = 1.0f, "greedy"_a = false,
             "One backbone step, u [H]; returns group_size tokens. Raises as prefill does.")
+        .def("read_weights", &SpeechHeadLoop::read_weights, nb::call_guard<nb::gil_scoped_release>(),
+             "Reads the whole weight file once, all threads together; returns a checksum.")
         .def("reset", &SpeechHeadLoop::reset, "Forgets everything.")
         .def("truncate", &SpeechHeadLoop::truncate, "position"_a, "Forgets every backbone position from `position` on.")
         .def(
@@ -91,6 +93,8 @@ Raises ValueError for another shape, beyond max_positions, and as Sampler.pick d
                 return make_array({row.size()}, [&](std::span<float> out) { std::ranges::copy(row, out.begin()); });
             },
             "i"_a, "A copy of the logits [K] of sub-step i of the newest group.");
+    m.def("int8_multiply_adds", &int8_multiply_adds, "num_rounds"_a, nb::call_guard<nb::gil_scoped_release>(),
+          "Performs num_rounds x 1024 int8 multiply-adds in registers, for benchmarks; returns their sum, scaled.");
 }
 
 }  // namespace facrt::bindings

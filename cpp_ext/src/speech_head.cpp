@@ -1,5 +1,6 @@
 #include "facrt/speech_head.hpp"
 
+#include <atomic>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -193,6 +194,22 @@ std::span<const float> SpeechHeadLoop::logits(std::size_t i) const {
 
 void SpeechHeadLoop::truncate(std::size_t position) {
     state_->truncate(position);
+}
+
+std::uint64_t SpeechHeadLoop::read_weights() {
+    constexpr std::size_t turn_bytes = 65536;
+    const std::span<const std::byte> bytes = state_->file.bytes();
+    const std::size_t num_turns = bytes.size() / turn_bytes;
+    std::atomic<std::uint64_t> sum{0};
+    state_->pool.run(num_turns, 1, [&](std::size_t i, std::size_t) {
+        sum.fetch_add(state_->kernels.read_sweep(bytes.data() + i * turn_bytes, turn_bytes), std::memory_order_relaxed);
+    });
+    const std::span<const std::byte> rest = bytes.subspan(num_turns * turn_bytes);
+    return sum.load() + state_->kernels.read_sweep(rest.data(), rest.size() / 256 * 256);
+}
+
+std::int32_t int8_multiply_adds(std::size_t num_rounds) {
+    return kernels::choose().multiply_adds(num_rounds);
 }
 
 void SpeechHeadLoop::prefill(std::span<const float> u, Sampler& sampler, const SamplingOptions& options,

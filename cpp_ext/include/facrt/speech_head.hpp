@@ -49,6 +49,10 @@ class SpeechHeadLoop {
     void reset() { truncate(0); }
     void truncate(std::size_t position);  // forgets every backbone position from `position` on
 
+    // Reads the whole weight file once, all threads together; returns a checksum. Brings the file into memory, and
+    // tells a benchmark how fast memory can be read.
+    std::uint64_t read_weights();
+
     // [K] of sub-step i < group_size of the newest group, valid until the next one.
     std::span<const float> logits(std::size_t i) const;
 
@@ -56,5 +60,8 @@ class SpeechHeadLoop {
     struct State;
     std::unique_ptr<State> state_;
 };
+
+// Performs num_rounds x 1024 int8 multiply-adds in registers, for benchmarks; returns their sum, scaled.
+std::int32_t int8_multiply_adds(std::size_t num_rounds);
 
 }  // namespace facrt

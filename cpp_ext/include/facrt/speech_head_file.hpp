@@ -84,7 +84,7 @@ class SpeechHeadFile {
 
     const SpeechHeadDims& dims() const { return dims_; }
     WeightFormat format() const { return format_; }
-    std::size_t size_bytes() const { return file_.bytes().size(); }
+    std::span<const std::byte> bytes() const { return file_.bytes(); }  // the whole file
 
     PackedMatrix upsample;
     std::span<const float> upsample_bias;  // [G H]
