@@ -27,7 +27,7 @@ from facrt.runtime.speech_head import OnnxSpeechHead
 
 WIDE, CODEBOOK, GROUP = 4096, 6565, 5
 PREFILL = 100  # backbone positions
-SAMPLING = GenerationSettings(do_sample=True, temperature=0.8, top_p=0.9, repetition_penalty=1.2)
+SAMPLING = GenerationSettings(repetition_penalty=1.2)
 
 
 def real_config(num_layers: int) -> ChatConfig:

@@ -25,18 +25,18 @@ class Packing:
 
     name: str
     code: int  # in the file's header
-    block: int  # columns are padded to a multiple of it
+    padding: int  # columns are padded to a multiple of it
     tile_bytes: Callable[[int], int]  # padded columns -> bytes of a tile
     pack_tiles: Callable[[Tensor], NDArray[np.uint8]]  # [tiles, 16, padded columns] -> [tiles, tile bytes]
     round: Callable[[Tensor], Tensor]  # [rows, columns] -> what the kernels multiply with, float32
 
     def matrix_bytes(self, rows: int, cols: int) -> int:
-        return -(-rows // TILE_ROWS) * self.tile_bytes(_up(cols, self.block))
+        return -(-rows // TILE_ROWS) * self.tile_bytes(_up(cols, self.padding))
 
     def pack(self, weight: Tensor) -> bytes:
         """weight [rows, cols] float32, padded with zeros to whole tiles and blocks."""
         rows, cols = weight.shape
-        padded = F.pad(weight.float(), (0, _up(cols, self.block) - cols, 0, _up(rows, TILE_ROWS) - rows))
+        padded = F.pad(weight.float(), (0, _up(cols, self.padding) - cols, 0, _up(rows, TILE_ROWS) - rows))
         return self.pack_tiles(padded.unflatten(0, (-1, TILE_ROWS))).tobytes()
 
 
@@ -91,10 +91,11 @@ def _pack_int8(tiles: Tensor) -> NDArray[np.uint8]:
 def _pack_int4(block: int) -> Callable[[Tensor], NDArray[np.uint8]]:
     def pack(tiles: Tensor) -> NDArray[np.uint8]:
         integers, scale = quantize_int4(tiles, block)
+        pairs = tiles.shape[2] // (2 * block)
         low, high = (integers + INT4_LIMIT).to(torch.uint8).unflatten(2, (-1, 2, 4)).unbind(3)
-        scales = _bytes(scale.transpose(1, 2).half())
-        scales = np.pad(scales, ((0, 0), (0, _up(scales.shape[1], 64) - scales.shape[1])))
-        return np.concatenate([scales, _bytes((low | high << 4).transpose(1, 2))], axis=1)
+        halves = (low | high << 4).unflatten(2, (pairs, -1)).permute(0, 2, 3, 1, 4).flatten(2)
+        scales = scale.unflatten(2, (pairs, 2)).permute(0, 2, 3, 1).half().contiguous().flatten(2).view(torch.uint8)
+        return _bytes(torch.cat([scales, halves], dim=2))
 
     return pack
 
@@ -114,10 +115,9 @@ def _round_int4(block: int) -> Callable[[Tensor], Tensor]:
 
 
 def _int4(code: int, block: int) -> Packing:
-    def tile_bytes(cols: int) -> int:
-        return _up(cols // block * 2 * TILE_ROWS, 64) + cols * TILE_ROWS // 2
-
-    return Packing(f"int4_{block}", code, block, tile_bytes, _pack_int4(block), _round_int4(block))
+    return Packing(
+        f"int4_{block}", code, 2 * block, lambda c: c * 8 + c // block * 32, _pack_int4(block), _round_int4(block)
+    )
 
 
 PACKINGS = {

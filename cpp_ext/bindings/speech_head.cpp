@@ -32,8 +32,8 @@ void add_speech_head(nb::module_& m) {
         m, "SpeechHeadLoop",
         R"(The refinement loop: group_size speech tokens per backbone step, all of it in C++.
 
-Ids and logits are the same for any number of threads, and for a prompt in one piece or in several. A call that raises
-leaves the state as it was before it. Belongs to one thread at a time. Source: SEMANTICS.md 4.)")
+Ids and logits are the same for any number of threads, and for a prompt with or without a cached beginning. A call that
+raises leaves the state as it was before it. Belongs to one thread at a time. Source: SEMANTICS.md 4.)")
         .def(
             "__init__",
             [](SpeechHeadLoop* self, const std::filesystem::path& path, std::size_t num_threads,
@@ -82,6 +82,14 @@ Raises ValueError for another shape, beyond max_positions, and as Sampler.pick d
             "u"_a.noconvert(), "sampler"_a, nb::kw_only(), "temperature"_a = 1.0f, "top_k"_a = 0, "top_p"_a = 1.0,
             "repetition_penalty"_a = 1.0f, "greedy"_a = false,
             "One backbone step, u [H]; returns group_size tokens. Raises as prefill does.")
+        .def(
+            "extend",
+            [](SpeechHeadLoop& self, const FloatRows& u) {
+                const nb::gil_scoped_release unlocked;
+                self.extend(view(u));
+            },
+            "u"_a.noconvert(),
+            "The beginning of a prompt, u [T, H], that prefill continues: nothing is chosen. Raises as prefill does.")
         .def("read_weights", &SpeechHeadLoop::read_weights, nb::call_guard<nb::gil_scoped_release>(),
              "Reads the whole weight file once, all threads together; returns a checksum.")
         .def("reset", &SpeechHeadLoop::reset, "Forgets everything.")

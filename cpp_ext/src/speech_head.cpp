@@ -50,15 +50,18 @@ struct SpeechHeadLoop::State {
 
     bool is_integer() const { return file.format() >= WeightFormat::int8; }
 
-    void check(std::size_t u_size, std::size_t num_positions, std::size_t num_tokens) const {
-        if (num_positions == 0 || u_size != num_positions * dims.hidden_size) {
-            throw std::invalid_argument("u has " + std::to_string(u_size) + " values, must have at least one row of " +
+    void check(std::span<const float> in, std::size_t num_positions, std::size_t num_tokens) const {
+        if (num_positions == 0 || in.size() != num_positions * dims.hidden_size) {
+            throw std::invalid_argument("u has " + std::to_string(in.size()) + " values, must have at least one row of " +
                                         std::to_string(dims.hidden_size));
         }
         if (num_tokens != dims.group_size) {
             throw std::invalid_argument("tokens has room for " + std::to_string(num_tokens) + ", must have for " +
                                         std::to_string(dims.group_size));
         }
+        float nothing = 0.0f;
+        for (const float value : in) nothing += value * 0.0f;
+        if (nothing != 0.0f) throw std::invalid_argument("u is not finite: it holds NaN or infinity");
         if (last_tokens.size() + num_positions > max_positions) {
             throw std::length_error(std::to_string(last_tokens.size() + num_positions) +
                                     " positions do not fit the cache of " + std::to_string(max_positions));
@@ -216,7 +219,7 @@ void SpeechHeadLoop::prefill(std::span<const float> u, Sampler& sampler, const S
                              std::span<std::int64_t> tokens) {
     State& s = *state_;
     const std::size_t num_positions = u.size() / s.dims.hidden_size, block = positions_per_block(s.dims);
-    s.check(u.size(), num_positions, tokens.size());
+    s.check(u, num_positions, tokens.size());
     s.all_or_nothing([&] {
         for (std::size_t first = 0; first < num_positions; first += block) {
             const std::size_t count = std::min(block, num_positions - first);
@@ -226,15 +229,29 @@ void SpeechHeadLoop::prefill(std::span<const float> u, Sampler& sampler, const S
             s.advance(0, num_rows);
             if (is_last) s.finish(count - 1, num_rows - 1, sampler, options, tokens);
         }
-        s.last_tokens.insert(s.last_tokens.end(), num_positions - 1, s.dims.bos_id);
+        const std::size_t kept = s.last_tokens.empty() ? s.dims.bos_id : s.last_tokens.back();
+        s.last_tokens.insert(s.last_tokens.end(), num_positions - 1, kept);
         s.last_tokens.push_back(static_cast<std::size_t>(tokens.back()));
     });
+}
+
+void SpeechHeadLoop::extend(std::span<const float> u) {
+    State& s = *state_;
+    const std::size_t num_positions = u.size() / s.dims.hidden_size, block = positions_per_block(s.dims);
+    s.check(u, num_positions, s.dims.group_size);
+    for (std::size_t first = 0; first < num_positions; first += block) {
+        const std::size_t count = std::min(block, num_positions - first);
+        s.upsample(u.data() + first * s.dims.hidden_size, count);
+        s.advance(0, count * s.dims.group_size);
+    }
+    const std::size_t kept = s.last_tokens.empty() ? s.dims.bos_id : s.last_tokens.back();
+    s.last_tokens.insert(s.last_tokens.end(), num_positions, kept);
 }
 
 void SpeechHeadLoop::group(std::span<const float> u, Sampler& sampler, const SamplingOptions& options,
                            std::span<std::int64_t> tokens) {
     State& s = *state_;
-    s.check(u.size(), 1, tokens.size());
+    s.check(u, 1, tokens.size());
     s.all_or_nothing([&] {
         s.upsample(u.data(), 1);
         s.advance(0, 1);

@@ -24,8 +24,8 @@ constexpr std::size_t round_up(std::size_t value, std::size_t step) {
     return (value + step - 1) / step * step;
 }
 
-std::size_t block_cols(WeightFormat format) {
-    return format == WeightFormat::int4_128 ? 128 : 32;
+std::size_t col_padding(WeightFormat format) {
+    return format == WeightFormat::int4_128 ? 256 : format == WeightFormat::int4_32 ? 64 : 32;
 }
 
 // Takes the tensors of the file one after the other and refuses what does not fit.
@@ -154,7 +154,7 @@ std::size_t PackedMatrix::num_tiles() const {
 }
 
 std::size_t PackedMatrix::padded_cols() const {
-    return round_up(cols, block_cols(format));
+    return round_up(cols, col_padding(format));
 }
 
 std::size_t PackedMatrix::tile_bytes() const {
@@ -171,7 +171,7 @@ std::size_t PackedMatrix::tile_bytes() const {
         case WeightFormat::int4_128:
             break;
     }
-    return round_up(items / block_cols(format) * sizeof(std::uint16_t), alignment) + items / 2;
+    return padded_cols() / col_padding(format) * alignment + items / 2;
 }
 
 SpeechHeadFile::SpeechHeadFile(const std::filesystem::path& path) : file_(path) {

@@ -19,7 +19,7 @@ struct SpeechHeadOptions {
 };
 
 // The refinement loop: group_size speech tokens per backbone step.  SEMANTICS.md 4
-// Results are the same bits for any number of threads, and for a prompt in one piece or in several.
+// Results are the same bits for any number of threads, and for a prompt with or without a cached beginning.
 // One caller at a time. A call that throws leaves the state as it was before it.
 class SpeechHeadLoop {
   public:
@@ -38,9 +38,13 @@ class SpeechHeadLoop {
 
     // The prompt: u [T, H], hidden state plus text embedding of each position; tokens [group_size] of the last
     // position, which the generation loop discards though the cache keeps them.
-    // Throws std::invalid_argument for other shapes, std::length_error beyond max_positions, what Sampler::pick throws.
+    // Throws std::invalid_argument for other shapes, NaN or infinity, std::length_error beyond max_positions, what Sampler::pick throws.
     void prefill(std::span<const float> u, Sampler& sampler, const SamplingOptions& options,
                  std::span<std::int64_t> tokens);
+
+    // The beginning of a prompt, u [T, H], that prefill continues: nothing is chosen. What is cached for it can serve
+    // again after truncate(T). Throws as prefill does.
+    void extend(std::span<const float> u);
 
     // One backbone step: u [H]. Throws as prefill does.
     void group(std::span<const float> u, Sampler& sampler, const SamplingOptions& options,

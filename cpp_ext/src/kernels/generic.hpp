@@ -114,32 +114,40 @@ struct Generic {
     template <std::size_t block>
     struct Int4Product {
         template <int num>
+        static void add_group(const std::byte* w, const QuantizedRows<num>& in, std::size_t g, F* totals) {
+            I sum[num];
+            for (int s = 0; s < num; ++s) sum[s] = V::broadcast_int(-8 * in.sums[s][g]);
+            for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 8, w += 64) {
+                const B bytes = V::load_bytes(w);
+                const B low = V::low_halves(bytes), high = V::high_halves(bytes);
+                for (int s = 0; s < num; ++s) {
+                    sum[s] = V::dot_uint4(sum[s], low, load_as<std::int32_t>(in.q[s] + k));
+                    sum[s] = V::dot_uint4(sum[s], high, load_as<std::int32_t>(in.q[s] + k + 4));
+                }
+            }
+            for (int s = 0; s < num; ++s) {
+                totals[s] = V::fma(V::to_float(sum[s]), V::broadcast(in.scales[s][g]), totals[s]);
+            }
+        }
+
+        template <int num>
         static void rows(const std::byte* tile, std::size_t cols, const Rows& x, std::size_t first, float* y,
                          std::size_t y_stride) {
             const QuantizedRows<num> in(x, first);
-            const std::byte* w = tile + (cols / block * 2 * tile_rows + 63) / 64 * 64;
+            const std::byte* w = tile;
             F total[num];
             for (int s = 0; s < num; ++s) total[s] = V::zero();
-            for (std::size_t b = 0; b < cols / block; ++b) {
-                F of_block[num];
-                for (int s = 0; s < num; ++s) of_block[s] = V::zero();
-                for (std::size_t g = b * (block / group_cols); g < (b + 1) * (block / group_cols); ++g) {
-                    I sum[num];
-                    for (int s = 0; s < num; ++s) sum[s] = V::broadcast_int(-8 * in.sums[s][g]);
-                    for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 8, w += 64) {
-                        const B bytes = V::load_bytes(w);
-                        const B low = V::low_halves(bytes), high = V::high_halves(bytes);
-                        for (int s = 0; s < num; ++s) {
-                            sum[s] = V::dot_uint4(sum[s], low, load_as<std::int32_t>(in.q[s] + k));
-                            sum[s] = V::dot_uint4(sum[s], high, load_as<std::int32_t>(in.q[s] + k + 4));
-                        }
-                    }
-                    for (int s = 0; s < num; ++s) {
-                        of_block[s] = V::fma(V::to_float(sum[s]), V::broadcast(in.scales[s][g]), of_block[s]);
-                    }
+            std::size_t g = 0;
+            for (std::size_t pair = 0; pair < cols / (2 * block); ++pair) {
+                const std::byte* scales = w;
+                w += 64;
+                for (std::size_t b = 0; b < 2; ++b) {
+                    F of_block[num];
+                    for (int s = 0; s < num; ++s) of_block[s] = V::zero();
+                    for (std::size_t i = 0; i < block / group_cols; ++i, ++g, w += 256) add_group<num>(w, in, g, of_block);
+                    const F scale = V::load_half(scales + b * 2 * tile_rows);
+                    for (int s = 0; s < num; ++s) total[s] = V::fma(of_block[s], scale, total[s]);
                 }
-                const F scale = V::load_half(tile + b * 2 * tile_rows);
-                for (int s = 0; s < num; ++s) total[s] = V::fma(of_block[s], scale, total[s]);
             }
             for (int s = 0; s < num; ++s) V::store(y + (first + static_cast<std::size_t>(s)) * y_stride, total[s]);
         }

@@ -9,7 +9,7 @@ namespace facrt::kernels {
 
 constexpr std::size_t tile_rows = 16;
 constexpr std::size_t group_cols = 32;   // activations that share one scale
-constexpr std::size_t row_padding = 128;  // strides of activations are multiples of it, zeros behind the values
+constexpr std::size_t row_padding = 256;  // strides of activations are multiples of it, zeros behind the values
 
 // Activations that a matrix is multiplied with; the quantized form only for integer weights.
 struct Rows {
