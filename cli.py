@@ -44,9 +44,7 @@ def export(
     set_: Annotated[list[str] | None, typer.Option("--set", help="COMPONENT=PRECISION, may be repeated.")] = None,
     detokenizer: Annotated[Path | None, typer.Option(help="A CosyVoice3 folder.")] = None,
     speech_tokenizer: Annotated[Path | None, typer.Option(help="An S3 tokenizer folder.")] = None,
-    native: Annotated[
-        str | None, typer.Option(help="Native speech head: fp32, fp16, bf16, int8, int4_32, int4_128. Default: as --set.")
-    ] = None,
+    native: Annotated[str | None, typer.Option(help="Precision of the native speech head. Default: as --set.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="WAV files for calibrated precisions.")] = None,
     verify: Annotated[bool, typer.Option(help="Compare the bundle with the reference before it is published.")] = True,
     json_: Json = False,
@@ -58,7 +56,9 @@ def export(
 
     if calibration is not None:
         say("--calibration is not used: fp32 and fp16 need none")
-    request = pipeline.ExportRequest(source, out, target, precision, overrides, detokenizer, speech_tokenizer, verify, native)
+    request = pipeline.ExportRequest(
+        source, out, target, precision, overrides, detokenizer, speech_tokenizer, verify, native
+    )
     with export_progress() as progress:
         manifest = pipeline.export(request, progress)
     if manifest.parity:

@@ -69,7 +69,8 @@ def matrix_shapes(config: ChatConfig) -> list[tuple[int, int, float]]:
     heads = s.num_heads * s.head_dim
     layer = [
         (heads + 2 * s.num_kv_heads * s.head_dim, s.hidden_size), (s.hidden_size, heads),
-        (s.intermediate_size, s.hidden_size), (s.intermediate_size, s.hidden_size), (s.hidden_size, s.intermediate_size),
+        (s.intermediate_size, s.hidden_size), (s.intermediate_size, s.hidden_size),
+        (s.hidden_size, s.intermediate_size),
     ]  # fmt: skip
     once = [(s.hidden_size, wide), (wide, s.hidden_size), (config.codebook_size, wide)]
     return [
@@ -194,7 +195,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8", "int4_32", "int4_128"])
     parser.add_argument("--lengths", nargs="+", type=int, default=[50, 500, 2000], help="positions in the cache")
-    parser.add_argument("--beside", nargs="*", default=["onnx", "torch_bf16"], choices=["onnx", "torch_fp32", "torch_bf16"])
+    others = ["onnx", "torch_fp32", "torch_bf16"]
+    parser.add_argument("--beside", nargs="*", default=["onnx", "torch_bf16"], choices=others)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = real_config(options.layers)
@@ -249,9 +251,7 @@ def step_checks(
     return checks
 
 
-def prefill_checks(
-    config: ChatConfig, forms: dict[str, Any], u: np.ndarray, threads: int
-) -> list[dict[str, Any]]:
+def prefill_checks(config: ChatConfig, forms: dict[str, Any], u: np.ndarray, threads: int) -> list[dict[str, Any]]:
     ms = interleaved_ms({name: (lambda form=form: form.fill(u)) for name, form in forms.items()}, 3)
     rate = multiply_add_rate(threads)
     rows = {(r, c): GROUP * len(u) * share for r, c, share in matrix_shapes(config)[:-8]}

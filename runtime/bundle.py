@@ -187,7 +187,8 @@ def _check_contents(folder: Path, manifest: Manifest, table: Mapping[str, Compon
             raise BundleError(f"{where}: table {name} is {manifest.tables[name].shape}, the model needs {shape}")
         if name in ("flow_noise", "speakers") and manifest.tables[name].dtype != "float32":
             raise BundleError(f"{where}: table {name} is {manifest.tables[name].dtype}, float32 is needed")
-    named = {*manifest.graphs.values(), *manifest.native.values(), *(t.file for t in manifest.tables.values()), manifest.tokenizer}
+    named = {*manifest.graphs.values(), *manifest.native.values(), manifest.tokenizer}
+    named |= {t.file for t in manifest.tables.values()}
     if manifest.chat_template:
         named.add(manifest.chat_template)
     unlisted = sorted(named - set(manifest.files))

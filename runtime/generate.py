@@ -139,4 +139,3 @@ def merge(prompt_ids: NDArray[np.int64], text_rows: Array, audio_embeds: Array, 
     merged = text_rows.copy()
     merged[places] = audio_embeds
     return merged
-

@@ -28,9 +28,8 @@ SamplingOptions sampling(float temperature, std::int64_t top_k, double top_p, fl
 }  // namespace
 
 void add_speech_head(nb::module_& m) {
-    nb::class_<SpeechHeadLoop>(
-        m, "SpeechHeadLoop",
-        R"(The refinement loop: group_size speech tokens per backbone step, all of it in C++.
+    nb::class_<SpeechHeadLoop>(m, "SpeechHeadLoop",
+                               R"(The refinement loop: group_size speech tokens per backbone step, all of it in C++.
 
 Ids and logits are the same for any number of threads, and for a prompt with or without a cached beginning. A call that
 raises leaves the state as it was before it. Belongs to one thread at a time. Source: SEMANTICS.md 4.)")

@@ -100,7 +100,8 @@ void HeadDecoder::swiglu(const SpeechHeadLayer& layer, std::size_t num_rows) {
     multiply(layer.gate, in, gated_, [&](std::size_t tile, float* gate, std::size_t stride) {
         float* up = product_.row(0) + tile * kernels::tile_rows;
         product(layer.up.data + tile * up_bytes, up_cols, in, up, product_.stride());
-        for (std::size_t i = 0; i < num_rows; ++i) kernels_.silu_multiply(gate + i * stride, up + i * product_.stride());
+        for (std::size_t i = 0; i < num_rows; ++i)
+            kernels_.silu_multiply(gate + i * stride, up + i * product_.stride());
     });
     quantize(gated_, num_rows);
 }
@@ -166,8 +167,8 @@ void HeadDecoder::enter_cache(std::size_t layer, std::size_t head, std::size_t r
 }
 
 // Rows first .. last-1 of one KV head's queries over everything they may see.
-void HeadDecoder::attend(std::size_t layer, std::size_t head, std::size_t first, std::size_t last,
-                         std::size_t num_rows, std::size_t thread) {
+void HeadDecoder::attend(std::size_t layer, std::size_t head, std::size_t first, std::size_t last, std::size_t num_rows,
+                         std::size_t thread) {
     const std::size_t dim = dims_.head_dim, num_queries = (last - first) * heads_per_kv_;
     const std::size_t num_seen = length_ + last, num_scores = round_up(num_seen, kernels::tile_rows);
     const auto product = kernels_.products[static_cast<std::size_t>(cache_.format)];

@@ -61,14 +61,14 @@ class HeadDecoder {
     KvCache cache_;
     std::size_t length_ = 0;  // positions in the cache
     std::size_t heads_per_kv_;
-    std::size_t rows_per_turn_;  // of queries, in attention
-    Activations normed_;         // [max_rows, inner_size]
-    Activations qkv_;            // [max_rows, (num_heads + 2 num_kv_heads) head_dim]
-    Activations attended_;       // [max_rows, num_heads head_dim]
-    Activations gated_;          // [max_rows, intermediate_size]
-    Activations product_;        // [max_rows, max(inner_size, intermediate_size)] scratch
-    ZeroedBuffer<float> queries_;   // [num_kv_heads, num_rows, heads_per_kv, head_dim], rotated
-    ZeroedBuffer<float> rotation_;  // [max_rows, head_dim / 2] cosines, then sines
+    std::size_t rows_per_turn_;                // of queries, in attention
+    Activations normed_;                       // [max_rows, inner_size]
+    Activations qkv_;                          // [max_rows, (num_heads + 2 num_kv_heads) head_dim]
+    Activations attended_;                     // [max_rows, num_heads head_dim]
+    Activations gated_;                        // [max_rows, intermediate_size]
+    Activations product_;                      // [max_rows, max(inner_size, intermediate_size)] scratch
+    ZeroedBuffer<float> queries_;              // [num_kv_heads, num_rows, heads_per_kv, head_dim], rotated
+    ZeroedBuffer<float> rotation_;             // [max_rows, head_dim / 2] cosines, then sines
     ZeroedBuffer<float> inverse_frequencies_;  // [head_dim / 2]
     std::size_t scores_stride_;
     ZeroedBuffer<float> scores_;  // per thread [rows_per_turn * heads_per_kv, scores_stride]

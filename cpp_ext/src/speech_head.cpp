@@ -52,8 +52,8 @@ struct SpeechHeadLoop::State {
 
     void check(std::span<const float> in, std::size_t num_positions, std::size_t num_tokens) const {
         if (num_positions == 0 || in.size() != num_positions * dims.hidden_size) {
-            throw std::invalid_argument("u has " + std::to_string(in.size()) + " values, must have at least one row of " +
-                                        std::to_string(dims.hidden_size));
+            throw std::invalid_argument("u has " + std::to_string(in.size()) +
+                                        " values, must have at least one row of " + std::to_string(dims.hidden_size));
         }
         if (num_tokens != dims.group_size) {
             throw std::invalid_argument("tokens has room for " + std::to_string(num_tokens) + ", must have for " +
@@ -154,12 +154,12 @@ struct SpeechHeadLoop::State {
     std::size_t max_positions;
     ThreadPool pool;
     HeadDecoder decoder;
-    Activations u;            // [positions per block, H]
-    Activations sub_vectors;  // [positions per block, group_size * H]
-    Activations z;            // [positions per block * group_size, H]
-    Activations last;         // [1, inner_size] normed
-    Activations projected;    // [1, H]
-    Activations logits;       // [group_size, K]
+    Activations u;                         // [positions per block, H]
+    Activations sub_vectors;               // [positions per block, group_size * H]
+    Activations z;                         // [positions per block * group_size, H]
+    Activations last;                      // [1, inner_size] normed
+    Activations projected;                 // [1, H]
+    Activations logits;                    // [group_size, K]
     std::vector<float> previous;           // [H] embedding of the newest token
     std::vector<std::size_t> last_tokens;  // per backbone position, what conditions the next group
 };
@@ -191,7 +191,8 @@ std::size_t SpeechHeadLoop::max_positions() const {
 }
 
 std::span<const float> SpeechHeadLoop::logits(std::size_t i) const {
-    if (i >= state_->dims.group_size) throw std::out_of_range("sub-step " + std::to_string(i) + " is outside the group");
+    if (i >= state_->dims.group_size)
+        throw std::out_of_range("sub-step " + std::to_string(i) + " is outside the group");
     return {state_->logits.row(i), state_->dims.codebook_size};
 }
 

@@ -10,7 +10,7 @@ namespace facrt {
 namespace {
 
 constexpr std::chrono::microseconds spin_time{200};  // longer than the serial stretches within a group
-constexpr int spins_between_looks = 32;  // at the clock
+constexpr int spins_between_looks = 32;              // at the clock
 constexpr int spins_before_yield = 2048;
 
 }  // namespace

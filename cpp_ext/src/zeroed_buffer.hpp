@@ -15,8 +15,8 @@ class ZeroedBuffer {
     ZeroedBuffer() = default;
     explicit ZeroedBuffer(std::size_t size) : size_bytes_(size * sizeof(Item)) {
         if (size_bytes_ == 0) return;
-        void* address = ::mmap(nullptr, size_bytes_, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void* address =
+            ::mmap(nullptr, size_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (address == MAP_FAILED) throw std::bad_alloc();
         data_ = static_cast<Item*>(address);
     }

@@ -32,13 +32,14 @@ class SpeechHeadLoop {
 
     const SpeechHeadDims& dims() const;
     WeightFormat format() const;
-    std::string_view isa() const;      // "portable", "avx2", ...
+    std::string_view isa() const;       // "portable", "avx2", ...
     std::size_t num_positions() const;  // backbone positions seen
     std::size_t max_positions() const;
 
     // The prompt: u [T, H], hidden state plus text embedding of each position; tokens [group_size] of the last
     // position, which the generation loop discards though the cache keeps them.
-    // Throws std::invalid_argument for other shapes, NaN or infinity, std::length_error beyond max_positions, what Sampler::pick throws.
+    // Throws std::invalid_argument for other shapes, NaN or infinity, std::length_error beyond max_positions, what
+    // Sampler::pick throws.
     void prefill(std::span<const float> u, Sampler& sampler, const SamplingOptions& options,
                  std::span<std::int64_t> tokens);
 

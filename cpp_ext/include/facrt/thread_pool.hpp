@@ -47,9 +47,9 @@ class ThreadPool {
     void* context_ = nullptr;
     std::size_t num_items_ = 0;
     std::size_t grain_ = 1;
-    alignas(64) std::atomic<std::uint64_t> claims_{0};  // turns << 32 | next turn
+    alignas(64) std::atomic<std::uint64_t> claims_{0};    // turns << 32 | next turn
     alignas(64) std::atomic<std::uint64_t> num_done_{0};  // turns
-    alignas(64) std::atomic<std::uint32_t> posts_{0};  // what sleepers wait for
+    alignas(64) std::atomic<std::uint32_t> posts_{0};     // what sleepers wait for
     std::atomic<std::uint32_t> num_sleepers_{0};
     std::atomic<bool> stop_{false};
     std::vector<std::thread> workers_;

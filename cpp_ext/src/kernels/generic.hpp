@@ -144,7 +144,8 @@ struct Generic {
                 for (std::size_t b = 0; b < 2; ++b) {
                     F of_block[num];
                     for (int s = 0; s < num; ++s) of_block[s] = V::zero();
-                    for (std::size_t i = 0; i < block / group_cols; ++i, ++g, w += 256) add_group<num>(w, in, g, of_block);
+                    for (std::size_t i = 0; i < block / group_cols; ++i, ++g, w += 256)
+                        add_group<num>(w, in, g, of_block);
                     const F scale = V::load_half(scales + b * 2 * tile_rows);
                     for (int s = 0; s < num; ++s) total[s] = V::fma(of_block[s], scale, total[s]);
                 }

@@ -8,15 +8,15 @@
 namespace facrt::kernels {
 
 constexpr std::size_t tile_rows = 16;
-constexpr std::size_t group_cols = 32;   // activations that share one scale
+constexpr std::size_t group_cols = 32;    // activations that share one scale
 constexpr std::size_t row_padding = 256;  // strides of activations are multiples of it, zeros behind the values
 
 // Activations that a matrix is multiplied with; the quantized form only for integer weights.
 struct Rows {
-    const float* values;            // [num_rows, stride]
-    const std::int8_t* quantized;   // [num_rows, stride]
-    const float* scales;            // [num_rows, stride / 32]
-    const std::int32_t* sums;       // [num_rows, stride / 32], of the quantized values of each group
+    const float* values;           // [num_rows, stride]
+    const std::int8_t* quantized;  // [num_rows, stride]
+    const float* scales;           // [num_rows, stride / 32]
+    const std::int32_t* sums;      // [num_rows, stride / 32], of the quantized values of each group
     std::size_t stride;
     std::size_t num_rows;
 };

@@ -101,9 +101,8 @@ struct Neon {
     static I dot_int8(const I& sum, const B& w, std::int32_t x) {
         const int8x16_t lanes = vreinterpretq_s8_s32(vdupq_n_s32(x));
         const uint8x16_t bias = vdupq_n_u8(128);
-        return each<I>([&](int i) {
-            return vdotq_s32(sum.part[i], vreinterpretq_s8_u8(veorq_u8(w.part[i], bias)), lanes);
-        });
+        return each<I>(
+            [&](int i) { return vdotq_s32(sum.part[i], vreinterpretq_s8_u8(veorq_u8(w.part[i], bias)), lanes); });
     }
     static I dot_uint4(const I& sum, const B& w, std::int32_t x) {
         const int8x16_t lanes = vreinterpretq_s8_s32(vdupq_n_s32(x));
