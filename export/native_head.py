@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import RequestError
 from ..model.config import ChatConfig
@@ -86,32 +86,35 @@ def write_native_head(
 
 
 def _entries(head: SpeechHead, packing: Packing) -> Iterator[_Entry]:
-    def whole(parameter: Tensor) -> _Entry:
-        return _Entry(parameter, packing if parameter.dim() == 2 else None, slice(None))
+    parameters = dict(head.named_parameters())
 
-    def linear(layer: nn.Module) -> Iterator[_Entry]:
-        yield whole(layer.weight)
-        if layer.bias is not None:
-            yield whole(layer.bias)
+    def linear(name: str) -> Iterator[_Entry]:
+        yield _Entry(parameters[f"{name}.weight"], packing, slice(None))
+        if f"{name}.bias" in parameters:
+            yield _Entry(parameters[f"{name}.bias"], None, slice(None))
 
-    yield from linear(head.upsample)
-    yield from linear(head.input)
-    for layer in head.decoder.layers:
-        yield whole(layer.attention_norm.weight)
-        yield from linear(layer.qkv)
-        yield whole(layer.q_norm.weight)
-        yield whole(layer.k_norm.weight)
-        yield from linear(layer.out)
-        yield whole(layer.mlp_norm.weight)
-        gate_up = layer.mlp.gate_up.weight
-        half = gate_up.shape[0] // 2
-        yield _Entry(gate_up, packing, slice(0, half))
-        yield _Entry(gate_up, packing, slice(half, None))
-        yield from linear(layer.mlp.down)
-    yield whole(head.decoder.norm.weight)
-    yield from linear(head.output)
-    yield from linear(head.head)
-    yield _Entry(head.head.weight, None, slice(None), torch.float32 if packing.name == "fp32" else torch.bfloat16)
+    def norm(name: str) -> _Entry:
+        return _Entry(parameters[f"{name}.weight"], None, slice(None))
+
+    yield from linear("upsample")
+    yield from linear("input")
+    for i in range(head.decoder.config.num_layers):
+        layer = f"decoder.layers.{i}"
+        yield norm(f"{layer}.attention_norm")
+        yield from linear(f"{layer}.qkv")
+        yield norm(f"{layer}.q_norm")
+        yield norm(f"{layer}.k_norm")
+        yield from linear(f"{layer}.out")
+        yield norm(f"{layer}.mlp_norm")
+        gate_up = parameters[f"{layer}.mlp.gate_up.weight"]
+        yield _Entry(gate_up, packing, slice(None, gate_up.shape[0] // 2))
+        yield _Entry(gate_up, packing, slice(gate_up.shape[0] // 2, None))
+        yield from linear(f"{layer}.mlp.down")
+    yield norm("decoder.norm")
+    yield from linear("output")
+    yield from linear("head")
+    embedding_dtype = torch.float32 if packing.name == "fp32" else torch.bfloat16
+    yield _Entry(parameters["head.weight"], None, slice(None), embedding_dtype)
 
 
 def _header(config: ChatConfig, packing: Packing, size_bytes: int, places: list[tuple[int, int]]) -> bytes:
