@@ -6,21 +6,26 @@
 
 namespace facrt {
 
-void KvCache::put(std::byte* items, std::size_t index, float value) {
-    if (format == WeightFormat::fp16) {
-        const std::uint16_t half = float_to_float16(value);
-        std::memcpy(items + index * sizeof half, &half, sizeof half);
-    } else {
-        std::memcpy(items + index * sizeof value, &value, sizeof value);
+template <class Item, class Convert>
+void KvCache::write_items(std::byte* keys, std::byte* values, std::size_t position, const float* key,
+                          const float* value, Convert convert) {
+    for (std::size_t d = 0; d < head_dim_; ++d) {
+        const Item item = convert(key[d]);
+        std::memcpy(keys + (d * 16 + position % 16) * sizeof item, &item, sizeof item);
+    }
+    for (std::size_t d = 0; d < head_dim_; ++d) {
+        const Item item = convert(value[d]);
+        std::memcpy(values + ((d / 16 * capacity_ + position) * 16 + d % 16) * sizeof item, &item, sizeof item);
     }
 }
 
 void KvCache::write(std::size_t layer, std::size_t head, std::size_t position, const float* key, const float* value) {
     auto* keys = const_cast<std::byte*>(key_tile(layer, head, position / 16));
     auto* values = const_cast<std::byte*>(value_tile(layer, head, 0));
-    for (std::size_t d = 0; d < head_dim_; ++d) {
-        put(keys, d * 16 + position % 16, key[d]);
-        put(values, (d / 16 * capacity_ + position) * 16 + d % 16, value[d]);
+    if (format == WeightFormat::fp16) {
+        write_items<std::uint16_t>(keys, values, position, key, value, float_to_float16);
+    } else {
+        write_items<float>(keys, values, position, key, value, [](float x) { return x; });
     }
 }
 

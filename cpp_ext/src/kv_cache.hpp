@@ -44,7 +44,9 @@ class KvCache {
   private:
     std::size_t key_items() const { return capacity_ * head_dim_; }
     std::size_t value_items() const { return capacity_ * num_value_tiles_ * 16; }
-    void put(std::byte* items, std::size_t index, float value);
+    template <class Item, class Convert>
+    void write_items(std::byte* keys, std::byte* values, std::size_t position, const float* key, const float* value,
+                     Convert convert);
 
     std::size_t num_heads_;
     std::size_t head_dim_;

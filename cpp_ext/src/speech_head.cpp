@@ -12,11 +12,11 @@
 namespace facrt {
 namespace {
 
-constexpr std::size_t prefill_rows = 128;  // sub-vectors per pass over the weights
+constexpr std::size_t prefill_rows = 160;  // sub-vectors per pass over the weights, about
 constexpr std::size_t most_positions = std::size_t{1} << 24;
 
 std::size_t positions_per_block(const SpeechHeadDims& dims) {
-    return std::max<std::size_t>(1, prefill_rows / dims.group_size);
+    return std::max<std::size_t>(8, prefill_rows / dims.group_size / 8 * 8);  // kernels take 8 rows at once
 }
 
 std::size_t checked_positions(std::size_t max_positions) {

@@ -33,11 +33,11 @@ struct Run {
     std::vector<float> logits;
 };
 
-// A prompt of 30 positions, the first `cached` of them in advance, then two groups.
+// A prompt of 50 positions, the first `cached` of them in advance, then two groups.
 Run run(const std::filesystem::path& path, const facrt::SpeechHeadOptions& options, std::size_t cached = 0) {
     facrt::SpeechHeadLoop loop(path, options);
     const std::size_t h = loop.dims().hidden_size, group_size = loop.dims().group_size;
-    const std::vector<float> u = hidden_states(32 * h);
+    const std::vector<float> u = hidden_states(52 * h);
     facrt::Sampler sampler(5);
     const facrt::SamplingOptions sampling{.temperature = 0.9f, .top_p = 0.95, .repetition_penalty = 1.1f};
     Run result;
@@ -50,13 +50,13 @@ Run run(const std::filesystem::path& path, const facrt::SpeechHeadOptions& optio
         }
     };
     if (cached > 0) loop.extend(std::span(u).first(cached * h));
-    loop.prefill(std::span(u).subspan(cached * h, (30 - cached) * h), sampler, sampling, tokens);
+    loop.prefill(std::span(u).subspan(cached * h, (50 - cached) * h), sampler, sampling, tokens);
     keep();
-    for (std::size_t i = 30; i < 32; ++i) {
+    for (std::size_t i = 50; i < 52; ++i) {
         loop.group(std::span(u).subspan(i * h, h), sampler, sampling, tokens);
         keep();
     }
-    CHECK(loop.num_positions() == 32);
+    CHECK(loop.num_positions() == 52);
     return result;
 }
 
@@ -64,13 +64,13 @@ void threads_and_cached_prompts_change_no_bit() {
     for (const auto& dims : shapes) {
         for (const WeightFormat format : formats) {
             const TemporaryHeadFile file(RandomHead(dims, format).bytes());
-            const Run one = run(file.path(), {.num_threads = 1, .max_positions = 40});
+            const Run one = run(file.path(), {.num_threads = 1, .max_positions = 60});
             for (const std::size_t num_threads : {2, 3, 7}) {
-                const Run other = run(file.path(), {.num_threads = num_threads, .max_positions = 33});
+                const Run other = run(file.path(), {.num_threads = num_threads, .max_positions = 53});
                 CHECK(other.tokens == one.tokens);
                 CHECK(other.logits == one.logits);
             }
-            const Run cached = run(file.path(), {.num_threads = 2, .max_positions = 32}, 27);
+            const Run cached = run(file.path(), {.num_threads = 2, .max_positions = 52}, 27);
             CHECK(cached.tokens == one.tokens);
             CHECK(cached.logits == one.logits);
         }
@@ -94,10 +94,10 @@ void every_instruction_set_agrees_with_the_portable_one() {
         for (const WeightFormat format : formats) {
             const TemporaryHeadFile file(RandomHead(dims, format).bytes());
             ::setenv("FACRT_ISA", "portable", 1);
-            const Run wanted = run(file.path(), {.max_positions = 32});
+            const Run wanted = run(file.path(), {.max_positions = 52});
             for (const auto* const* isa = facrt::kernels::available(); *isa != nullptr; ++isa) {
                 ::setenv("FACRT_ISA", (*isa)->name, 1);
-                const Run found = run(file.path(), {.max_positions = 32});
+                const Run found = run(file.path(), {.max_positions = 52});
                 // a rounding of an activation that falls the other way is a step of the integer grid
                 const double limit = format >= WeightFormat::int8 ? 1e-2 : 2e-5;
                 const double error = relative_error(found, wanted, dims.group_size, dims.codebook_size);
@@ -115,8 +115,8 @@ void every_instruction_set_agrees_with_the_portable_one() {
 
 void a_half_cache_is_close() {
     const TemporaryHeadFile file(RandomHead(shapes[0], WeightFormat::fp32).bytes());
-    const Run whole = run(file.path(), {.max_positions = 32});
-    const Run half = run(file.path(), {.max_positions = 32, .half_cache = true});
+    const Run whole = run(file.path(), {.max_positions = 52});
+    const Run half = run(file.path(), {.max_positions = 52, .half_cache = true});
     CHECK(relative_error(half, whole, shapes[0].group_size, shapes[0].codebook_size) < 2e-3);
     CHECK(half.logits != whole.logits);
 }
