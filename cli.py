@@ -46,6 +46,7 @@ def export(
     set_: Annotated[list[str] | None, typer.Option("--set", help="COMPONENT=PRECISION, may be repeated.")] = None,
     detokenizer: Annotated[Path | None, typer.Option(help="A CosyVoice3 folder.")] = None,
     speech_tokenizer: Annotated[Path | None, typer.Option(help="An S3 tokenizer folder.")] = None,
+    native: Annotated[str | None, typer.Option(help="Precision of the native speech head. Default: as --set.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="WAV files for calibrated precisions.")] = None,
     verify: Annotated[bool, typer.Option(help="Compare the bundle with the reference before it is published.")] = True,
     json_: Json = False,
@@ -57,7 +58,9 @@ def export(
 
     if calibration is not None:
         say("--calibration is not used: fp32 and fp16 need none")
-    request = pipeline.ExportRequest(source, out, target, precision, overrides, detokenizer, speech_tokenizer, verify)
+    request = pipeline.ExportRequest(
+        source, out, target, precision, overrides, detokenizer, speech_tokenizer, verify, native
+    )
     with export_progress() as progress:
         manifest = pipeline.export(request, progress)
     if manifest.parity:
@@ -90,6 +93,7 @@ def run(
     speaker: Annotated[str | None, typer.Option(help="A speaker of the bundle.")] = None,
     no_speech: Annotated[bool, typer.Option("--no-speech", help="Answer in text only.")] = False,
     threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
+    speech_head: Annotated[str | None, typer.Option(help="native or onnx. Default: native where there is one.")] = None,
     json_: Json = False,
 ) -> None:
     """Answer spoken or written questions."""
@@ -104,7 +108,7 @@ def run(
         raise RequestError("nothing to answer: give IN.wav, --text T or --messages FILE.json")
     history = read_messages(messages) if messages is not None else None
     heard = [read_audio(path) for path in audio or []]
-    engine = load(bundle, num_threads=threads)
+    engine = load(bundle, num_threads=threads, speech_head=speech_head)
     if engine.has_audio and not no_speech:
         refuse_unwritable(out)
     options = {

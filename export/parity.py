@@ -19,10 +19,13 @@ from ..model.generate import Step as ReferenceStep
 from ..model.mel import whisper_log_mel
 from ..model.noise import vocoder_noise
 from ..model.settings import SPEECH_SYSTEM_PROMPT, GenerationSettings
+from ..model.speech_head import RefinementLoop
 from ..runtime import _native
 from ..runtime.engine import Engine, load
 from ..runtime.generate import Step
+from ..runtime.native_speech_head import NativeSpeechHead
 from ..runtime.prompt import Message
+from ..runtime.sampling import SpeechSampling
 from .tolerances import LIMITS
 
 NUM_STEPS = 8
@@ -77,7 +80,7 @@ def compare(folder: Path, source: Path, detokenizer: Path | None, speech_tokeniz
     needed, free = _reference_bytes(source), _available_bytes()
     if needed > free:
         return {"ok": True, "skipped": f"the reference needs {needed >> 30} GiB of memory, {free >> 30} are free"}
-    engine = load(folder, check_hashes=False)
+    engine = load(folder, check_hashes=False, speech_head="onnx")
     rows: list[Row] = []
     with torch.inference_mode():
         ids_equal = _compare_chat(engine, checkpoint.load_chat(source), rows)
@@ -114,9 +117,14 @@ def question(seconds: float = 3.3, sample_rate: int = 16_000) -> NDArray[np.floa
 def _row(
     engine: Engine, rows: list[Row], stage: str, component: str, actual: NDArray, wanted: Tensor, note: str = ""
 ) -> None:
+    _append(rows, stage, component, engine.bundle.manifest.recipe.get(component, "fp32"), actual, wanted, note)
+
+
+def _append(
+    rows: list[Row], stage: str, component: str, precision: str, actual: NDArray, wanted: Tensor, note: str = ""
+) -> None:
     reference = wanted.detach().numpy().astype(np.float64)
     found = np.asarray(actual, np.float64)
-    precision = engine.bundle.manifest.recipe.get(component, "fp32")
     limit = LIMITS[stage][precision]
     if found.shape != reference.shape:
         rows.append(Row(stage, component, None, None, limit, False, f" shape {list(found.shape)}"))
@@ -157,10 +165,24 @@ def _compare_chat(engine: Engine, chat: ChatModel, rows: list[Row]) -> dict[str,
     _row(engine, rows, "text_logits", "backbone", text, torch.stack([s.text_logits for s in wanted[:same]]))
     speech = np.stack([s.speech_logits[0] for s in found[:same]])
     _row(engine, rows, "speech_logits", "speech_head", speech, torch.stack([s.speech_logits[0] for s in wanted[:same]]))
+    if "speech_head" in engine.bundle.manifest.native:
+        ids = torch.from_numpy(prompt)
+        _compare_native_head(engine, chat, wanted[0].hidden + chat.backbone.embedding(ids), rows)
     return {
         "text_ids_equal": turn.text_ids == reference.text_ids,
         "speech_ids_equal": turn.speech_ids == reference.speech_ids,
     }
+
+
+def _compare_native_head(engine: Engine, chat: ChatModel, u: Tensor, rows: list[Row]) -> None:
+    """The first sub-step after the prompt u [T, H]: later ones depend on tokens, which rounding may turn."""
+    manifest = engine.bundle.manifest
+    head = NativeSpeechHead(engine.bundle.folder / manifest.native["speech_head"], chat.config, len(u), 1)
+    head.prefill(u.numpy(), SpeechSampling(GenerationSettings()))
+    loop = RefinementLoop(chat.speech_head, chat.config)
+    loop.prefill(u, lambda logits, _: int(logits.argmax()))
+    found, wanted = head.group_logits()[0], loop.last_logits[0]
+    _append(rows, "native_speech_logits", "speech_head", head.loop.format, found, wanted)
 
 
 def _steps_with_equal_inputs(wanted: list[ReferenceStep], found: list[Step]) -> int:

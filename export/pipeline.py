@@ -30,7 +30,7 @@ from ..model.vocoder import Vocoder
 from ..quant.recipe import make_recipe
 from ..runtime.bundle import Manifest, TableEntry, hash_files, open_bundle
 from ..staging import staged
-from . import passes, tables
+from . import native_head, passes, tables
 from .parity import compare, measure
 from .targets import Target, find_target
 from .trace import DecoderGraph, trace
@@ -52,6 +52,7 @@ class ExportRequest:
     detokenizer: Path | None = None  # default: SOURCE/detokenizer where it exists
     speech_tokenizer: Path | None = None  # default: SOURCE/s3tokenizer where it exists
     verify: bool = True
+    native: str | None = None  # precision of the native speech head; default: the recipe's for speech_head
 
 
 def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Manifest:
@@ -69,7 +70,7 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
         table = components(model.config, target.cache)
         recipe = make_recipe(table, request.precision, request.overrides, target.precisions, target.name)
         with staged(request.out) as folder:
-            manifest = _write(model, table, recipe, target, name, folder, progress)
+            manifest = _write(model, table, recipe, target, name, folder, request.native, progress)
             manifest.write(folder)
             if request.verify:
                 progress("checking", "parity", 0)
@@ -179,6 +180,7 @@ def _write(
     target: Target,
     name: str,
     folder: Path,
+    native_precision: str | None,
     progress: Progress,
 ) -> Manifest:
     graphs = {}
@@ -187,6 +189,14 @@ def _write(
         graphs[component.name] = f"{component.name}.onnx"
         size = write_graph(model, component, recipe[component.name], target, folder / graphs[component.name])
         progress("exporting", component.name, size)
+    native: dict[str, str] = {}
+    if native_head.supports(model.config.chat):
+        native["speech_head"] = native_head.FILE
+        head, path = model.chat.speech_head, folder / native_head.FILE
+        precision = native_precision or recipe["speech_head"]
+        progress("exporting", "native speech head", 0)
+        size = native_head.write_native_head(head, model.config.chat, model.readers, precision, path)
+        progress("exporting", "native speech head", size)
     progress("exporting", "tables", 0)
     entries: dict[str, TableEntry] = tables.write_chat_tables(model.chat, model.readers, recipe["backbone"], folder)
     speakers: dict[str, int] = {}
@@ -211,6 +221,7 @@ def _write(
         model=model.config,
         recipe=dict(recipe),
         graphs=graphs,
+        native=native,
         tables=entries,
         tokenizer="tokenizer.json",
         chat_template="chat_template.jinja" if template is not None else None,

@@ -11,6 +11,15 @@ LIMITS: dict[str, dict[str, float | None]] = {
     "hidden": {"fp32": 1e-4, "fp16": 2e-2},
     "text_logits": {"fp32": 1e-4, "fp16": 2e-2},
     "speech_logits": {"fp32": 5e-4, "fp16": 5e-2},
+    # int4: what rounding to 16 levels costs depends on the weights
+    "native_speech_logits": {
+        "fp32": 5e-4,
+        "fp16": 5e-2,
+        "bf16": 5e-2,
+        "int8": 1.5e-1,
+        "int4_32": None,
+        "int4_128": None,
+    },
     "flow_front": {"fp32": 1e-4, "fp16": 1e-2},
     "flow_speaker": {"fp32": 1e-4, "fp16": 1e-2},
     "flow_estimator": {"fp32": 1e-4, "fp16": 1e-2},

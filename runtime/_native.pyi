@@ -159,3 +159,95 @@ class Sampler:
         At top-k's edge all equals stay, at top-p's edge the higher ids.
         Raises ValueError when logits hold NaN, +inf or nothing above -inf, or for an option that is not allowed.
         """
+
+class SpeechHeadLoop:
+    """
+    The refinement loop: group_size speech tokens per backbone step, all of it in C++.
+
+    Ids and logits are the same for any number of threads, and for a prompt with or without a cached beginning. A call that
+    raises leaves the state as it was before it. Belongs to one thread at a time. Source: SEMANTICS.md 4.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, *, num_threads: int = 1, max_positions: int = 4096, half_cache: bool = False
+    ) -> None:
+        """
+        Maps a speech head file.
+
+        max_positions: backbone positions that the KV cache may hold; memory is taken as they are used.
+        half_cache: keys and values in float16. The environment variable FACRT_ISA forces an instruction set.
+        Raises OSError when the file cannot be opened, RuntimeError when it is no usable speech head file or FACRT_ISA names
+        what this processor cannot run, ValueError when an argument is not allowed.
+        """
+
+    @property
+    def isa(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def group_size(self) -> int: ...
+    @property
+    def codebook_size(self) -> int: ...
+    @property
+    def num_positions(self) -> int: ...
+    @property
+    def max_positions(self) -> int: ...
+    def prefill(
+        self,
+        u: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+        sampler: Sampler,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        greedy: bool = False,
+    ) -> list[int]:
+        """
+        The prompt's positions, u [T, H]; returns the group of the last one. Options as in Sampler.pick.
+
+        Raises ValueError for another shape, beyond max_positions, and as Sampler.pick does.
+        """
+
+    def group(
+        self,
+        u: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        sampler: Sampler,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        greedy: bool = False,
+    ) -> list[int]:
+        """
+        One backbone step, u [H]; returns group_size tokens. Raises as prefill does.
+        """
+
+    def extend(
+        self, u: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)]
+    ) -> None:
+        """
+        The beginning of a prompt, u [T, H], that prefill continues: nothing is chosen. Raises as prefill does.
+        """
+
+    def read_weights(self) -> int:
+        """
+        Reads the whole weight file once, all threads together; returns a checksum.
+        """
+
+    def reset(self) -> None:
+        """Forgets everything."""
+
+    def truncate(self, position: int) -> None:
+        """Forgets every backbone position from `position` on."""
+
+    def logits(self, i: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")]:
+        """A copy of the logits [K] of sub-step i of the newest group."""
+
+def int8_multiply_adds(num_rounds: int) -> int:
+    """
+    Performs num_rounds x 1024 int8 multiply-adds in registers, for benchmarks; returns their sum, scaled.
+    """

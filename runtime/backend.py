@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from .sampling import SpeechSampling
+
 Array = NDArray[np.float32]
-Pick = Callable[[Array, list[int]], int]  # logits [K], tokens of this group so far -> token
 
 
 class Graph(Protocol):
@@ -42,12 +43,16 @@ class DecoderGraph(Protocol):
 class SpeechHead(Protocol):
     """The refinement loop: `group_size` speech tokens per backbone step (SEMANTICS.md 4)."""
 
-    def prefill(self, u: Array, pick: Pick) -> list[int]:
+    def prefill(self, u: Array, sampling: SpeechSampling) -> list[int]:
         """The prompt's positions, u [T, H]; returns the group that the loop discards."""
         ...
 
-    def group(self, u: Array, pick: Pick) -> list[int]:
+    def group(self, u: Array, sampling: SpeechSampling) -> list[int]:
         """One backbone step, u [H]; returns `group_size` tokens."""
+        ...
+
+    def group_logits(self) -> list[Array]:
+        """Copies of the newest group's logits, group_size x [K]."""
         ...
 
     def reset(self) -> None: ...

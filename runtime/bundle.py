@@ -49,6 +49,7 @@ class Manifest:
     model: ModelConfig
     recipe: dict[str, str]  # component -> precision
     graphs: dict[str, str]  # component -> .onnx file
+    native: dict[str, str]  # component -> weight file of its native form, where it has one
     tables: dict[str, TableEntry]
     tokenizer: str
     chat_template: str | None
@@ -62,6 +63,7 @@ class Manifest:
         texts = {n: getattr(self, n) for n in ("facrt_version", "source", "target", "attention", "tokenizer")}
         texts |= {f"recipe of {k}": v for k, v in self.recipe.items()}
         texts |= {f"graph of {k}": v for k, v in self.graphs.items()}
+        texts |= {f"native form of {k}": v for k, v in self.native.items()}
         texts |= {} if self.chat_template is None else {"chat_template": self.chat_template}
         faults = [f"{name} is {value!r}" for name, value in texts.items() if not isinstance(value, str)]
         faults += [f"{n} is {getattr(self, n)!r}" for n in ("sampling", "parity") if type(getattr(self, n)) is not dict]
@@ -165,6 +167,8 @@ def _check_contents(folder: Path, manifest: Manifest, table: Mapping[str, Compon
     if set(manifest.graphs) != set(table):
         wrong = ", ".join(sorted(set(manifest.graphs) ^ set(table)))
         raise BundleError(f"{where}: graphs and model disagree about {wrong}; export the bundle again")
+    if not set(manifest.native) <= {"speech_head"}:
+        raise BundleError(f"{where}: only speech_head has a native form, not {', '.join(manifest.native)}")
     chat = manifest.model.chat
     hidden = chat.text.hidden_size
     needed: dict[str, tuple[int, ...]] = {
@@ -183,7 +187,8 @@ def _check_contents(folder: Path, manifest: Manifest, table: Mapping[str, Compon
             raise BundleError(f"{where}: table {name} is {manifest.tables[name].shape}, the model needs {shape}")
         if name in ("flow_noise", "speakers") and manifest.tables[name].dtype != "float32":
             raise BundleError(f"{where}: table {name} is {manifest.tables[name].dtype}, float32 is needed")
-    named = {*manifest.graphs.values(), *(t.file for t in manifest.tables.values()), manifest.tokenizer}
+    named = {*manifest.graphs.values(), *manifest.native.values(), manifest.tokenizer}
+    named |= {t.file for t in manifest.tables.values()}
     if manifest.chat_template:
         named.add(manifest.chat_template)
     unlisted = sorted(named - set(manifest.files))

@@ -14,18 +14,20 @@ import numpy as np
 from ..errors import RequestError
 from ..model.settings import GenerationSettings
 from .audio import checked_pcm, read_audio
-from .backend import Array
+from .backend import Array, SpeechHead
 from .backend_ort import OrtBackend
 from .bundle import Bundle, open_bundle
 from .conversation import Conversation
 from .detokenizer import Detokenizer
 from .generate import Loop
 from .hearing import Hearing
+from .native_speech_head import NativeSpeechHead
 from .prompt import Message, Prompter
 from .speech_head import OnnxSpeechHead
 from .voice_tokenizer import VoiceTokenizer
 
 DEFAULT_MAX_POSITIONS = 4096
+SPEECH_HEADS = ("native", "onnx")
 AudioInput = str | Path | np.ndarray
 
 
@@ -60,22 +62,37 @@ def load(
     num_threads: int | None = None,
     max_positions: int = DEFAULT_MAX_POSITIONS,
     check_hashes: bool = True,
+    speech_head: str | None = None,
 ) -> Engine:
     """Opens a bundle and allocates all state.
 
     Args:
         folder: what `facrt export` wrote.
-        num_threads: for the inference library; default: the CPU cores this process may use.
+        num_threads: for the inference library and for the native loop; default: the CPU cores this process may use.
         max_positions: prompt plus answer, in backbone positions (5 per second of speech).
         check_hashes: False skips the SHA-256 of the bundle's files.
+        speech_head: "native" or "onnx"; default: native where the bundle holds it.
 
     Raises:
         BundleError: the bundle is damaged or of another version.
-        RequestError: num_threads or max_positions is not at least 1.
+        RequestError: num_threads or max_positions is not at least 1, or the bundle has no such speech head.
     """
     if num_threads is not None and num_threads < 1:
         raise RequestError(f"num_threads {num_threads} is not at least 1")
-    return Engine(open_bundle(folder, check_hashes), num_threads or _num_cores(), max_positions)
+    return Engine(open_bundle(folder, check_hashes), num_threads or _num_cores(), max_positions, speech_head)
+
+
+def _open_speech_head(
+    bundle: Bundle, backend: OrtBackend, num_threads: int, capacity: int, kind: str | None
+) -> SpeechHead:
+    if kind not in (None, *SPEECH_HEADS):
+        raise RequestError(f"speech head {kind!r} is unknown; allowed: {', '.join(SPEECH_HEADS)}")
+    config, file = bundle.manifest.model.chat, bundle.manifest.native.get("speech_head")
+    if kind == "onnx" or (kind is None and file is None):
+        return OnnxSpeechHead(backend, bundle.embedding_table("speech_embedding"), config, capacity)
+    if file is None:
+        raise RequestError("this bundle holds no native speech head; use onnx, or export it again")
+    return NativeSpeechHead(bundle.folder / file, config, capacity, num_threads)
 
 
 def _num_cores() -> int:
@@ -85,7 +102,13 @@ def _num_cores() -> int:
 class Engine:
     """One bundle in memory. Not thread-safe: one answer at a time."""
 
-    def __init__(self, bundle: Bundle, num_threads: int, max_positions: int = DEFAULT_MAX_POSITIONS) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        num_threads: int,
+        max_positions: int = DEFAULT_MAX_POSITIONS,
+        speech_head: str | None = None,
+    ) -> None:
         if max_positions < 1:
             raise RequestError(f"max_positions {max_positions} is not at least 1")
         config, backend = bundle.manifest.model.chat, OrtBackend(bundle, num_threads)
@@ -94,7 +117,7 @@ class Engine:
         self.config = config
         self.hearing = Hearing(backend, grouping, config)
         self.backbone = backend.decoder("backbone", max_positions)
-        self.speech_head = OnnxSpeechHead(backend, bundle.embedding_table("speech_embedding"), config, max_positions)
+        self.speech_head = _open_speech_head(bundle, backend, num_threads, max_positions, speech_head)
         self.loop = Loop(config, self.backbone, self.speech_head, bundle.embedding_table("text_embedding"), grouping)
         template = bundle.manifest.chat_template
         self.prompter = Prompter(

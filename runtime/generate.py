@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from ..model.settings import GenerationSettings
 from ..model.turn import Turn
 from . import _native
 from .backend import Array, DecoderGraph, SpeechHead
+from .sampling import SpeechSampling, pick_options
 
 
 @dataclass(slots=True)
@@ -82,16 +82,9 @@ class Loop:
         self._backbone.truncate(0)
         self._speech_head.reset()
         config, timings, turn = self._config, LoopTimings(), Turn(self._config, settings)
-        text_sampler, speech_sampler = _native.Sampler(settings.seed), _native.Sampler(settings.seed + 1)
+        text_sampler, speech_sampling = _native.Sampler(settings.seed), SpeechSampling(settings)
         text_sampler.remember(prompt_ids)
-        options = _pick_options(settings)
-        speech_logits: list[Array] = []
-
-        def pick_speech(logits: Array, group: list[int]) -> int:
-            if observe:
-                speech_logits.append(logits.copy())
-            return speech_sampler.pick(logits, also_seen=np.array(group, np.int64), **options)
-
+        options = pick_options(settings)
         text_rows = self._text_embedding.gather(prompt_ids)
         embeds = merge(prompt_ids, text_rows, audio_embeds, config.audio_token_id)
         started = time.perf_counter()
@@ -102,9 +95,8 @@ class Loop:
             group = None
             if not settings.disable_speech:
                 u = hidden + text_rows
-                group = (
-                    self._speech_head.prefill(u, pick_speech) if first else self._speech_head.group(u[0], pick_speech)
-                )
+                head = self._speech_head
+                group = head.prefill(u, speech_sampling) if first else head.group(u[0], speech_sampling)
             if settings.text_greedy:
                 token = text_sampler.pick(logits, greedy=True)
             else:
@@ -113,12 +105,12 @@ class Loop:
             if len(turn.text_ids) >= room:
                 turn.done = True
             if observe:
+                speech_logits = [] if group is None else self._speech_head.group_logits()
                 observe(Step(embeds, hidden, logits, group or [], speech_logits))
-                speech_logits = []
             token_id = np.array(turn.text_ids[-1:], np.int64)
             text_sampler.remember(token_id)
             if stored is not None:
-                speech_sampler.remember(np.array(stored, np.int64))
+                speech_sampling.remember(stored)
             text_rows = self._text_embedding.gather(token_id)
             embeds = text_rows
             if turn.feedback is not None:
@@ -147,14 +139,3 @@ def merge(prompt_ids: NDArray[np.int64], text_rows: Array, audio_embeds: Array, 
     merged = text_rows.copy()
     merged[places] = audio_embeds
     return merged
-
-
-def _pick_options(settings: GenerationSettings) -> dict[str, Any]:
-    if not settings.do_sample:
-        return {"repetition_penalty": settings.repetition_penalty, "greedy": True}
-    return {
-        "temperature": settings.temperature,
-        "top_k": settings.top_k,
-        "top_p": settings.top_p,
-        "repetition_penalty": settings.repetition_penalty,
-    }

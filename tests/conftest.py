@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from facrt.export.pipeline import ExportRequest, export
-from facrt.runtime.engine import Engine, load
+from facrt.runtime.engine import SPEECH_HEADS, Engine, load
 from goldens import DETOKENIZER, LM, LM_CASES, S3, inputs, waveforms
 
 TORCH_THREADS = 2
@@ -37,6 +37,12 @@ def golden_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def golden_engine(golden_bundle: Path) -> Engine:
     return load(golden_bundle, max_positions=512)
+
+
+@pytest.fixture(scope="session", params=SPEECH_HEADS)
+def golden_engine_with_head(request: pytest.FixtureRequest, golden_bundle: Path) -> Engine:
+    """The golden engine with each kind of speech head."""
+    return load(golden_bundle, max_positions=512, speech_head=request.param)
 
 
 @pytest.fixture

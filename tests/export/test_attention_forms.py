@@ -20,6 +20,7 @@ from facrt.runtime.bundle import hash_files, open_bundle
 from facrt.runtime.engine import Engine, load
 from facrt.runtime.generate import Step
 from facrt.runtime.prompt import Message
+from facrt.runtime.sampling import SpeechSampling
 from goldens import LM, expected, lm_params, waveforms
 from tolerances import TOLERANCES
 
@@ -56,7 +57,7 @@ def engine(
         write_decoders(model, target, folder)
         files = hash_files(folder, manifest.files)
         replace(manifest, attention=request.param, cache=target.cache, files=files).write(folder)
-    return load(folder, max_positions=256)
+    return load(folder, max_positions=256, speech_head="onnx")
 
 
 def write_decoders(model: OpenModel, target: Target, folder: Path) -> None:
@@ -119,19 +120,15 @@ def test_pieces_equal_the_whole(engine: Engine, pieces: list[int]) -> None:
 
 def test_the_speech_head_starts_again_from_any_position(engine: Engine) -> None:
     u = np.random.default_rng(1).standard_normal((7, engine.config.text.hidden_size)).astype(np.float32)
-    head = engine.speech_head
-
-    def pick(logits: np.ndarray, _: list[int]) -> int:
-        return int(logits.argmax())
-
+    head, greedy = engine.speech_head, SpeechSampling(GenerationSettings())
     head.reset()
-    wanted = [head.prefill(u[:4], pick), *(head.group(row, pick) for row in u[4:])]
+    wanted = [head.prefill(u[:4], greedy), *(head.group(row, greedy) for row in u[4:])]
     head.truncate(5)
-    assert [head.group(row, pick) for row in u[5:]] == wanted[2:]
+    assert [head.group(row, greedy) for row in u[5:]] == wanted[2:]
     head.truncate(4)
-    assert [head.group(row, pick) for row in u[4:]] == wanted[1:]
+    assert [head.group(row, greedy) for row in u[4:]] == wanted[1:]
     head.reset()
-    assert head.prefill(u[:4], pick) == wanted[0]
+    assert head.prefill(u[:4], greedy) == wanted[0]
 
 
 def test_the_cpu_row_is_one_of_them(golden_bundle: Path) -> None:

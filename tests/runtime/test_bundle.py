@@ -133,8 +133,8 @@ def test_a_manifest_of_bytes(bundle_copy: Path) -> None:
 
 
 FIELDS = (
-    "facrt_version", "source", "target", "attention", "cache", "model", "recipe", "graphs", "tables", "tokenizer",
-    "chat_template", "sampling", "speakers", "parity", "files",
+    "facrt_version", "source", "target", "attention", "cache", "model", "recipe", "graphs", "native", "tables",
+    "tokenizer", "chat_template", "sampling", "speakers", "parity", "files",
 )  # fmt: skip
 
 
@@ -175,6 +175,9 @@ DAMAGE: dict[str, tuple[Callable[[Raw], object], list[str]]] = {
     "sampling is a number": (set_in("sampling", value=3), ["damaged", "sampling"]),
     "tokenizer is null": (set_in("tokenizer", value=None), ["damaged", "tokenizer"]),
     "a graph missing": (lambda raw: raw["graphs"].pop("speech_head"), ["speech_head", "export the bundle again"]),
+    "an unknown native form": (set_in("native", "lungs", value="backbone.onnx"), ["lungs"]),
+    "a native form outside": (set_in("native", "speech_head", value="../x.bin"), ["../x.bin"]),
+    "a native form that is a number": (set_in("native", "speech_head", value=3), ["damaged", "native"]),
     "a graph too many": (set_in("graphs", "lungs", value="backbone.onnx"), ["lungs", "export the bundle again"]),
     "a recipe entry missing": (lambda raw: raw["recipe"].pop("vocoder"), ["recipe", "vocoder"]),
     "a table missing": (lambda raw: raw["tables"].pop("speech_grouping"), ["speech_grouping"]),

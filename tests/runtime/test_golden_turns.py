@@ -34,7 +34,10 @@ def messages(case: str, mixed_speech_ids: list[int]) -> list[Message]:
 
 
 @pytest.mark.parametrize(("case", "run"), LM_RUNS)
-def test_runtime_equals_golden(golden_engine: Engine, mixed_speech_ids: list[int], case: str, run: str) -> None:
+def test_runtime_equals_golden(
+    golden_engine_with_head: Engine, mixed_speech_ids: list[int], case: str, run: str
+) -> None:
+    golden_engine = golden_engine_with_head
     wanted, params = expected(LM, f"_{case}"), lm_params(case, run)
     history = messages(case, mixed_speech_ids)
     system = golden_engine.conversation(speech=not params["disable_speech"]).messages

@@ -1,0 +1,275 @@
+#pragma once
+
+#include "kernels.hpp"
+
+// The kernels, written once over V: 16 float lanes F, 16 int32 lanes I, 64 bytes B, of one instruction set.
+namespace facrt::kernels {
+
+template <class T>
+inline T load_as(const void* source) {
+    T value;
+    __builtin_memcpy(&value, source, sizeof value);
+    return value;
+}
+
+template <class V>
+struct Generic {
+    using F = typename V::F;
+    using I = typename V::I;
+    using B = typename V::B;
+
+    // Two chains per row, even and odd columns, for every number of rows: the sums are the same bits.
+    struct Float32 {
+        static constexpr std::size_t pair_bytes = 128;
+        static void pair(const std::byte* w, F& even, F& odd) {
+            even = V::load(reinterpret_cast<const float*>(w));
+            odd = V::load(reinterpret_cast<const float*>(w + 64));
+        }
+    };
+    struct Float16 {
+        static constexpr std::size_t pair_bytes = 64;
+        static void pair(const std::byte* w, F& even, F& odd) {
+            even = V::load_half(w);
+            odd = V::load_half(w + 32);
+        }
+    };
+    struct Bfloat16 {
+        static constexpr std::size_t pair_bytes = 64;
+        static void pair(const std::byte* w, F& even, F& odd) {
+            const B bytes = V::load_bytes(w);
+            even = V::bfloat_even(bytes);
+            odd = V::bfloat_odd(bytes);
+        }
+    };
+
+    template <class Format>
+    struct FloatProduct {
+        template <int num>
+        static void rows(const std::byte* w, std::size_t cols, const Rows& x, std::size_t first, float* y,
+                         std::size_t y_stride) {
+            F even[num], odd[num];
+            const float* row[num];
+            for (int s = 0; s < num; ++s) {
+                even[s] = odd[s] = V::zero();
+                row[s] = x.values + (first + static_cast<std::size_t>(s)) * x.stride;
+            }
+            for (std::size_t k = 0; k < cols; k += 2, w += Format::pair_bytes) {
+                F w_even, w_odd;
+                Format::pair(w, w_even, w_odd);
+                for (int s = 0; s < num; ++s) {
+                    even[s] = V::fma(w_even, V::broadcast(row[s][k]), even[s]);
+                    odd[s] = V::fma(w_odd, V::broadcast(row[s][k + 1]), odd[s]);
+                }
+            }
+            for (int s = 0; s < num; ++s) {
+                V::store(y + (first + static_cast<std::size_t>(s)) * y_stride, V::add(even[s], odd[s]));
+            }
+        }
+    };
+
+    template <int num>
+    struct QuantizedRows {
+        const std::int8_t* q[num];
+        const float* scales[num];
+        const std::int32_t* sums[num];
+
+        QuantizedRows(const Rows& x, std::size_t first) {
+            for (int s = 0; s < num; ++s) {
+                const std::size_t i = first + static_cast<std::size_t>(s);
+                q[s] = x.quantized + i * x.stride;
+                scales[s] = x.scales + i * (x.stride / group_cols);
+                sums[s] = x.sums + i * (x.stride / group_cols);
+            }
+        }
+    };
+
+    struct Int8Product {
+        template <int num>
+        static void rows(const std::byte* tile, std::size_t cols, const Rows& x, std::size_t first, float* y,
+                         std::size_t y_stride) {
+            const QuantizedRows<num> in(x, first);
+            const std::byte* w = tile + tile_rows * sizeof(float);
+            F total[num];
+            for (int s = 0; s < num; ++s) total[s] = V::zero();
+            for (std::size_t g = 0; g < cols / group_cols; ++g) {
+                I sum[num];
+                for (int s = 0; s < num; ++s) sum[s] = V::start_int8(in.sums[s][g]);
+                for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 4, w += 64) {
+                    const B bytes = V::load_bytes(w);
+                    for (int s = 0; s < num; ++s) {
+                        sum[s] = V::dot_int8(sum[s], bytes, load_as<std::int32_t>(in.q[s] + k));
+                    }
+                }
+                for (int s = 0; s < num; ++s) {
+                    total[s] = V::fma(V::to_float(sum[s]), V::broadcast(in.scales[s][g]), total[s]);
+                }
+            }
+            const F scale = V::load(reinterpret_cast<const float*>(tile));
+            for (int s = 0; s < num; ++s) {
+                V::store(y + (first + static_cast<std::size_t>(s)) * y_stride, V::mul(total[s], scale));
+            }
+        }
+    };
+
+    template <std::size_t block>
+    struct Int4Product {
+        template <int num>
+        static void add_group(const std::byte* w, const QuantizedRows<num>& in, std::size_t g, F* totals) {
+            I sum[num];
+            for (int s = 0; s < num; ++s) sum[s] = V::broadcast_int(-8 * in.sums[s][g]);
+            for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 8, w += 64) {
+                const B bytes = V::load_bytes(w);
+                const B low = V::low_halves(bytes), high = V::high_halves(bytes);
+                for (int s = 0; s < num; ++s) {
+                    sum[s] = V::dot_uint4(sum[s], low, load_as<std::int32_t>(in.q[s] + k));
+                    sum[s] = V::dot_uint4(sum[s], high, load_as<std::int32_t>(in.q[s] + k + 4));
+                }
+            }
+            for (int s = 0; s < num; ++s) {
+                totals[s] = V::fma(V::to_float(sum[s]), V::broadcast(in.scales[s][g]), totals[s]);
+            }
+        }
+
+        template <int num>
+        static void rows(const std::byte* tile, std::size_t cols, const Rows& x, std::size_t first, float* y,
+                         std::size_t y_stride) {
+            const QuantizedRows<num> in(x, first);
+            const std::byte* w = tile;
+            F total[num];
+            for (int s = 0; s < num; ++s) total[s] = V::zero();
+            std::size_t g = 0;
+            for (std::size_t pair = 0; pair < cols / (2 * block); ++pair) {
+                const std::byte* scales = w;
+                w += 64;
+                for (std::size_t b = 0; b < 2; ++b) {
+                    F of_block[num];
+                    for (int s = 0; s < num; ++s) of_block[s] = V::zero();
+                    for (std::size_t i = 0; i < block / group_cols; ++i, ++g, w += 256)
+                        add_group<num>(w, in, g, of_block);
+                    const F scale = V::load_half(scales + b * 2 * tile_rows);
+                    for (int s = 0; s < num; ++s) total[s] = V::fma(of_block[s], scale, total[s]);
+                }
+            }
+            for (int s = 0; s < num; ++s) V::store(y + (first + static_cast<std::size_t>(s)) * y_stride, total[s]);
+        }
+    };
+
+    template <class Product>
+    static void product(const std::byte* tile, std::size_t cols, const Rows& x, float* y, std::size_t y_stride) {
+        std::size_t first = 0;
+        if constexpr (V::most_rows >= 8) {
+            for (; x.num_rows - first >= 8; first += 8) Product::template rows<8>(tile, cols, x, first, y, y_stride);
+        }
+        if constexpr (V::most_rows >= 4) {
+            for (; x.num_rows - first >= 4; first += 4) Product::template rows<4>(tile, cols, x, first, y, y_stride);
+        }
+        for (; x.num_rows - first >= 2; first += 2) Product::template rows<2>(tile, cols, x, first, y, y_stride);
+        if (first < x.num_rows) Product::template rows<1>(tile, cols, x, first, y, y_stride);
+    }
+
+    static void quantize(const float* x, std::size_t n, std::int8_t* q, float* scales, std::int32_t* sums) {
+        for (std::size_t g = 0; g < n / group_cols; ++g, x += group_cols, q += group_cols) {
+            const F first = V::load(x), second = V::load(x + 16);
+            const float largest = V::reduce_max(V::max(V::abs(first), V::abs(second)));
+            const F inverse = V::broadcast(largest > 0.0f ? 127.0f / largest : 0.0f);
+            scales[g] = largest / 127.0f;
+            sums[g] = V::store_int8(q, V::mul(first, inverse)) + V::store_int8(q + 16, V::mul(second, inverse));
+        }
+    }
+
+    static void rms_norm(const float* x, const float* weight, std::size_t n, float eps, float* y) {
+        F squares = V::zero();
+        std::size_t i = 0;
+        for (; i + 16 <= n; i += 16) {
+            const F value = V::load(x + i);
+            squares = V::fma(value, value, squares);
+        }
+        float sum = V::reduce_add(squares);
+        for (std::size_t j = i; j < n; ++j) sum += x[j] * x[j];
+        const float factor = 1.0f / __builtin_sqrtf(sum / static_cast<float>(n) + eps);
+        const F lanes = V::broadcast(factor);
+        for (i = 0; i + 16 <= n; i += 16) V::store(y + i, V::mul(V::mul(V::load(x + i), lanes), V::load(weight + i)));
+        for (; i < n; ++i) y[i] = x[i] * factor * weight[i];
+    }
+
+    // exp(x) for -87 <= x <= 87, to 2 ulp (Cephes' polynomial).
+    static F exp(F x) {
+        const F magic = V::broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+        const F shifted = V::fma(x, V::broadcast(1.44269504088896341f), magic);
+        const F power = V::sub(shifted, magic);
+        F r = V::fma(power, V::broadcast(-0.693359375f), x);
+        r = V::fma(power, V::broadcast(2.12194440e-4f), r);
+        F p = V::broadcast(1.9875691500e-4f);
+        p = V::fma(p, r, V::broadcast(1.3981999507e-3f));
+        p = V::fma(p, r, V::broadcast(8.3334519073e-3f));
+        p = V::fma(p, r, V::broadcast(4.1665795894e-2f));
+        p = V::fma(p, r, V::broadcast(1.6666665459e-1f));
+        p = V::fma(p, r, V::broadcast(5.0000001201e-1f));
+        p = V::add(V::fma(V::mul(p, r), r, r), V::broadcast(1.0f));
+        return V::mul(p, V::two_to_the(shifted));
+    }
+
+    static F clamp(F x) { return V::min(V::max(x, V::broadcast(-87.0f)), V::broadcast(87.0f)); }
+
+    static void silu_multiply(float* gate, const float* up) {
+        const F x = V::load(gate);
+        const F denominator = V::add(V::broadcast(1.0f), exp(clamp(V::sub(V::zero(), x))));
+        V::store(gate, V::mul(V::div(x, denominator), V::load(up)));
+    }
+
+    static float softmax(float* scores, std::size_t num_visible, std::size_t n, float scale) {
+        for (std::size_t i = num_visible; i < n; ++i) scores[i] = -3.0e38f;
+        F most = V::load(scores);
+        for (std::size_t i = 16; i < n; i += 16) most = V::max(most, V::load(scores + i));
+        const F shift = V::broadcast(V::reduce_max(most)), factor = V::broadcast(scale);
+        F sum = V::zero();
+        for (std::size_t i = 0; i < n; i += 16) {
+            const F value = exp(clamp(V::mul(V::sub(V::load(scores + i), shift), factor)));
+            V::store(scores + i, value);
+            if (i + 16 <= num_visible) sum = V::add(sum, value);
+        }
+        float total = 0.0f;
+        for (std::size_t i = num_visible / 16 * 16; i < num_visible; ++i) total += scores[i];
+        for (std::size_t i = num_visible; i < n; ++i) scores[i] = 0.0f;
+        return V::reduce_add(sum) + total;
+    }
+
+    static std::uint64_t read_sweep(const std::byte* bytes, std::size_t n) {
+        I sums[4] = {V::broadcast_int(0), V::broadcast_int(0), V::broadcast_int(0), V::broadcast_int(0)};
+        for (std::size_t i = 0; i < n; i += 256) {
+            for (std::size_t j = 0; j < 4; ++j) sums[j] = V::add_bytes(sums[j], V::load_bytes(bytes + i + 64 * j));
+        }
+        float total = 0.0f;
+        for (const I& sum : sums) total += V::reduce_add(V::to_float(sum));
+        return static_cast<std::uint64_t>(total < 0.0f ? -total : total);
+    }
+
+    static std::int32_t multiply_adds(std::size_t n) {
+        I sums[16];
+        for (int j = 0; j < 16; ++j) sums[j] = V::broadcast_int(j);
+        alignas(64) std::byte bytes[64] = {};
+        bytes[0] = std::byte{129};
+        B w = V::load_bytes(bytes);
+        for (std::size_t i = 0; i < n; ++i) {
+            for (int j = 0; j < 16; ++j) sums[j] = V::dot_int8(sums[j], w, static_cast<std::int32_t>(n));
+            V::keep(w);
+        }
+        float total = 0.0f;
+        for (const I& sum : sums) total += V::reduce_add(V::to_float(sum));
+        return static_cast<std::int32_t>(total * 1e-9f);
+    }
+
+    static constexpr Kernels kernels(const char* name) {
+        return {name,
+                {product<FloatProduct<Float32>>, product<FloatProduct<Float16>>, product<FloatProduct<Bfloat16>>,
+                 product<Int8Product>, product<Int4Product<32>>, product<Int4Product<128>>},
+                quantize,
+                rms_norm,
+                silu_multiply,
+                softmax,
+                read_sweep,
+                multiply_adds};
+    }
+};
+
+}  // namespace facrt::kernels
