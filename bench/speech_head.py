@@ -19,6 +19,7 @@ from facrt.model.components import ModelConfig, components
 from facrt.model.config import AudioEncoderConfig, ChatConfig, DecoderConfig
 from facrt.model.settings import GenerationSettings
 from facrt.model.speech_head import RefinementLoop, SpeechHead
+from facrt.model.weights import LAZY_ELEMENTS
 from facrt.quant.packing import PACKINGS
 from facrt.runtime import _native
 from facrt.runtime.backend_ort import OrtGraph, StaticDecoder
@@ -42,10 +43,17 @@ class RandomHead:
     """A head of random weights that are made when they are read, the same for equal shapes."""
 
     def __init__(self, config: ChatConfig) -> None:
+        self._config = config
         with torch.device("meta"):
             self.module = SpeechHead(config)
         self._made: dict[torch.Size, torch.Tensor] = {}
-        self.readers = {id(p): (lambda p=p: self._read(p.shape)) for p in self.module.parameters()}
+        shapes = {name: p.shape for name, p in self.module.named_parameters()}
+        large = {name for name, shape in shapes.items() if shape.numel() > LAZY_ELEMENTS}
+        state = {n: torch.zeros(1).expand(s) if n in large else self._read(s).clone() for n, s in shapes.items()}
+        self.module.load_state_dict(state, assign=True)
+        self.module.eval().requires_grad_(False)
+        parameters = dict(self.module.named_parameters())
+        self.readers = {id(parameters[n]): (lambda n=n: self._read(shapes[n])) for n in large}
 
     def _read(self, shape: torch.Size) -> torch.Tensor:
         if shape not in self._made:
@@ -57,9 +65,10 @@ class RandomHead:
 
     def loaded(self, dtype: torch.dtype) -> SpeechHead:
         """A copy with its weights in memory."""
-        head = self.module.to_empty(device="cpu").to(dtype)
-        for parameter in head.parameters():
-            parameter.data = self._read(parameter.shape).to(dtype).clone()
+        state = {n: self._read(p.shape).to(dtype, copy=True) for n, p in self.module.named_parameters()}
+        with torch.device("meta"):
+            head = SpeechHead(self._config)
+        head.load_state_dict(state, assign=True)
         return head.eval().requires_grad_(False)
 
 
@@ -122,7 +131,7 @@ class FileBackend:
         for name, module in (("speech_upsampling", head.module.upsample), ("speech_head", head.module)):
             component = table[name]
             traced = DecoderGraph(module, TARGETS["cpu"]) if component.states else module
-            readers = {n: head.readers[id(p)] for n, p in traced.named_parameters()}
+            readers = {n: head.readers[id(p)] for n, p in traced.named_parameters() if id(p) in head.readers}
             lengths = {"groups": 3, "positions": 3, "frames": 24, "rows": 1}
             graph = trace(traced, component, TARGETS["cpu"], lengths, set(readers))
             fill(graph, readers)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from facrt.errors import BundleError, RequestError
 from facrt.export.native_head import write_native_head
+from facrt.export.pipeline import ExportRequest, export
 from facrt.model.checkpoint import load_chat
 from facrt.model.generate import ChatModel
 from facrt.model.settings import GenerationSettings
@@ -17,6 +19,7 @@ from facrt.model.speech_head import Pick, RefinementLoop
 from facrt.quant.packing import PACKINGS
 from facrt.runtime import _native
 from facrt.runtime.backend import Array, SpeechHead
+from facrt.runtime.bundle import open_bundle
 from facrt.runtime.engine import SPEECH_HEADS, load
 from facrt.runtime.native_speech_head import NativeSpeechHead
 from facrt.runtime.sampling import SpeechSampling
@@ -211,3 +214,27 @@ def test_a_cached_beginning_changes_nothing(golden_bundle: Path, u: Array) -> No
         loop.truncate(7)
         assert loop.prefill(u[7:9], sampler, greedy=True) == whole[0]
         np.testing.assert_array_equal(loop.logits(4), whole[1])
+
+
+def test_an_export_with_another_native_precision(golden_bundle: Path, tmp_path: Path) -> None:
+    manifest = export(ExportRequest(str(LM / "model"), tmp_path / "bundle", native="int8"))
+    rows = {row["stage"]: row for row in manifest.parity["rows"]}
+    assert manifest.parity["ok"]
+    assert rows["speech_logits"]["relative_error"] < 5e-4 < rows["native_speech_logits"]["relative_error"]
+    whole = open_bundle(golden_bundle).manifest.files["speech_head.bin"].size_bytes
+    assert manifest.files["speech_head.bin"].size_bytes < 0.5 * whole
+    head = load(tmp_path / "bundle", max_positions=4).speech_head
+    assert isinstance(head, NativeSpeechHead)
+    assert head.loop.format == "int8"
+    with pytest.raises(RequestError, match="speech head precision 'int3' is unknown; allowed: fp32, fp16, bf16, int8"):
+        export(ExportRequest(str(LM / "model"), tmp_path / "other", native="int3"))
+
+
+def test_the_command_line_chooses_the_head(facrt: Any, golden_bundle: Path, tmp_path: Path) -> None:
+    question = ["run", golden_bundle, "--text", "What?", "--greedy", "--max-steps", "4"]
+    answers = [
+        facrt.json(*question, *choice, cwd=tmp_path)["turns"][0]["speech_ids"]
+        for choice in ([], ["--speech-head", "native"], ["--speech-head", "onnx"])
+    ]
+    assert answers[0] == answers[1] == answers[2] != []
+    assert "speech head 'abacus' is unknown" in facrt.refusal(*question, "--speech-head", "abacus", cwd=tmp_path)
