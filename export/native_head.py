@@ -50,6 +50,17 @@ def supports(config: ChatConfig) -> bool:
     return not any(config.speech.is_sparse(i) for i in range(config.speech.num_layers))
 
 
+def find_packing(precision: str) -> Packing:
+    """How matrices of that precision are packed.
+
+    Raises:
+        RequestError: there is no such precision; the message lists those there are.
+    """
+    if precision not in PACKINGS:
+        raise RequestError(f"speech head precision {precision!r} is unknown; allowed: {', '.join(PACKINGS)}")
+    return PACKINGS[precision]
+
+
 def write_native_head(
     head: SpeechHead, config: ChatConfig, readers: Mapping[int, Reader], precision: str, path: Path
 ) -> int:
@@ -65,9 +76,7 @@ def write_native_head(
     Raises:
         RequestError: there is no such precision.
     """
-    if precision not in PACKINGS:
-        raise RequestError(f"speech head precision {precision!r} is unknown; allowed: {', '.join(PACKINGS)}")
-    packing = PACKINGS[precision]
+    packing = find_packing(precision)
     entries = list(_entries(head, packing))
     header_bytes = len(_header(config, packing, 0, [(0, 0)] * len(entries)))
     places, end = [], header_bytes

@@ -65,6 +65,8 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
     """
     target = find_target(request.target)
     refuse_occupied(request.out)
+    if request.native is not None:
+        native_head.find_packing(request.native)
     with checkpoint_folder(request.source) as (source, name):
         model = open_model(source, request.detokenizer, request.speech_tokenizer)
         table = components(model.config, target.cache)

@@ -71,6 +71,10 @@ EARLY: dict[str, tuple[Request, type[Exception], str]] = {
         lambda out: ExportRequest(str(CHAT), out, overrides={"backbone": "int1"}),
         RequestError, r"precision 'int1'",
     ),
+    "unknown precision of the native speech head": (
+        lambda out: ExportRequest(str(CHAT), out, native="int3"),
+        RequestError, r"speech head precision 'int3' is unknown; allowed: fp32, fp16, bf16, int8",
+    ),
     "a component that this bundle lacks": (
         lambda out: ExportRequest(str(CHAT), out, overrides={"vocoder": "fp16"}),
         RequestError, r"--set names no component: vocoder",
