@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from ..errors import CheckpointError
@@ -197,13 +197,8 @@ class SpeechTokenizerConfig:
     num_codes: int = 6561
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as JSON-ready data; `from_dict` reads it back."""
-    return asdict(config)
-
-
 def from_dict(kind: type[T], raw: dict[str, Any]) -> T:
-    """Builds a configuration dataclass from `to_dict`'s data (lists become tuples, nested dicts dataclasses).
+    """Builds a configuration dataclass from plain data (lists become tuples, nested dicts dataclasses).
 
     Raises:
         CheckpointError: a key is unknown or missing.
