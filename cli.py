@@ -259,6 +259,41 @@ def train_merge(
         _print_json({"checkpoint": str(out), "alpha": alpha, "size_bytes": size})
 
 
+@train.command("run")
+def train_run(
+    out: Annotated[Path, typer.Option(help="The run's folder: data, checkpoints, logs, and at last nano/.")],
+    recipe: Annotated[str, typer.Option(help="A recipe that ships with facrt, or a TOML file.")] = "nano",
+    stages: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage; may be repeated.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A dataset folder instead of the generator's.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
+    json_: Json = False,
+) -> None:
+    """Train a model by a recipe; a run that was stopped goes on. Under torchrun, data parallel."""
+    from .report import say, stage_progress
+
+    try:
+        import torch
+
+        from .train.pack import pack
+        from .train.recipe import STAGES, read_recipe
+        from .train.run import Run, run_recipe
+    except ModuleNotFoundError as error:
+        raise RequestError(f"{error.name} is not installed; training needs: pip install 'facrt[train]'") from None
+    if threads is not None:
+        if threads < 1:
+            raise RequestError(f"--threads is {threads}; 1 or more is needed")
+        torch.set_num_threads(threads)
+    chosen = tuple(stages or STAGES)
+    with stage_progress() as show:
+        run_ = Run(read_recipe(recipe), out, data, show)
+        run_recipe(run_, chosen)
+        size = pack(run_, STAGES[-1], out / "nano") if chosen == STAGES else 0
+    if size:
+        say(f"{out / 'nano'}: {size / 2**20:.1f} MiB; facrt export {out / 'nano'} --out bundle/")
+    if json_:
+        _print_json({"run": str(out), "stages": list(chosen), "checkpoint_bytes": size})
+
+
 def _summary(manifest: Any) -> dict[str, Any]:
     return {
         "source": manifest.source,

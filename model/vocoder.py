@@ -81,8 +81,12 @@ class VocoderSource(nn.Module):
         Returns:
             [1, 1, F * samples_per_frame].
         """
+        return self.excitation(self.f0(mel), noise)
+
+    def excitation(self, f0: Tensor, noise: Tensor) -> Tensor:
+        """The source of a given pitch: f0 [B, F] Hz, noise [B, F * samples_per_frame, H] -> [B, 1, F * ...]."""
         c = self.config
-        f0 = self.f0(mel).unsqueeze(2)  # [1, F, 1]
+        f0 = f0.unsqueeze(2)  # [B, F, 1]
         voiced = (f0 > c.voiced_threshold_hz).float()
         noise_level = voiced * c.noise_sigma + (1 - voiced) * (c.sine_amplitude * UNVOICED_NOISE_SHARE)
         sines = (self._sines(f0) * voiced).unsqueeze(2)  # [1, F, 1, H]: one value per frame
