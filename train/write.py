@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..model.config_files import SAMPLING_KEY
 from ..model.weights import Layout, store
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>",
@@ -54,7 +55,7 @@ def write_configs(folder: Path, shapes: Mapping[str, Mapping[str, Any]]) -> None
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     ids = {mark: tokenizer.token_to_id(mark) for mark in SPECIALS}
     write_json(folder / "config.json", _chat_config(shapes, ids, tokenizer.get_vocab_size()))
-    write_json(folder / "generation_config.json", {"eos_token_id": ids["<|im_end|>"], **SAMPLING})
+    write_json(folder / "generation_config.json", {"eos_token_id": ids["<|im_end|>"], SAMPLING_KEY: SAMPLING})
     for name in ("detokenizer", "s3tokenizer"):
         (folder / name).mkdir(exist_ok=True)
     write_json(folder / "detokenizer" / "config.json", {"flow": shapes["flow"], "hift": shapes["hift"]})
