@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ class EncoderStage:
     name = "encoder"
 
     def __init__(
-        self, module: EncoderTraining, questions: QuestionStore, spoken: Sequence[tuple[str, object]], batch_size: int
+        self, module: EncoderTraining, questions: QuestionStore, spoken: Sequence[tuple[str, Path]], batch_size: int
     ) -> None:
         self.module = module
         module.encoder.projection.requires_grad_(False)
@@ -42,7 +43,7 @@ class EncoderStage:
 
     def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         picks = torch.randint(len(self._spoken), (self._batch_size,), generator=draw).tolist()
-        mels = [disturbed(self._questions.mel(self._spoken[i][1]), draw) for i in picks]  # type: ignore[arg-type]
+        mels = [disturbed(self._questions.mel(self._spoken[i][1]), draw) for i in picks]
         rows = encode_audios(self.module.encoder, mels)
         labels = [spell(self._spoken[i][0]) for i in picks]
         scores = self.module.letters(self.module.encoder.post_norm(nn.utils.rnn.pad_sequence(rows))).log_softmax(-1)

@@ -58,10 +58,13 @@ def initialize_flow(module: Flow) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv1d):
             nn.init.trunc_normal_(part.weight, std=part.weight[0].numel() ** -0.5)
-            nn.init.zeros_(part.bias)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
         elif isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight)
     estimator = module.estimator
-    for last in (*(block.modulation for block in estimator.blocks), estimator.final_modulation, estimator.output):
+    modulations = [part for name, part in estimator.named_modules() if name.endswith("modulation")]
+    for last in (*modulations, estimator.output):
+        assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)

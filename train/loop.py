@@ -48,8 +48,13 @@ class Schedule:
 class Stage(Protocol):
     """What a stage trains and on what."""
 
-    name: str
-    module: nn.Module  # parameters with requires_grad are trained; all of its state is kept
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def module(self) -> nn.Module:
+        """Parameters with requires_grad are trained; all of its state is kept."""
+        ...
 
     def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss of one batch, and figures for the log; all chance comes from `draw` and torch's global generator,

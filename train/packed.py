@@ -26,8 +26,8 @@ class PackedAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k = rotate(q, self._cos, self._sin), rotate(k, self._cos, self._sin)
-        padded = [self._pad(x) for x in (q, k, v)]  # padding comes last, so causal attention never sees it
-        y = F.scaled_dot_product_attention(*padded, is_causal=True, enable_gqa=self._repeats > 1)
+        q, k, v = self._pad(q), self._pad(k), self._pad(v)  # padding comes last, so causal attention never sees it
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self._repeats > 1)
         return y.transpose(1, 2)[self._sample, self._positions].flatten(1)
 
     def _pad(self, x: Tensor) -> Tensor:  # [S, heads, D] -> [samples, heads, longest, D]

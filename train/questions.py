@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +26,9 @@ class QuestionStore:
     def __init__(self, paths: Sequence[Path], cache: Path, num_mels: int, progress: Progress = lambda *_: None) -> None:
         index_path, data_path = cache.with_suffix(".json"), cache.with_suffix(".f16")
         names = [str(path) for path in paths]
-        made = json.loads(index_path.read_text()) if index_path.exists() else {"names": [], "ends": [0], "slots": []}
+        made = json.loads(index_path.read_text()) if index_path.exists() else _nothing()
         if made["names"] != names[: len(made["names"])]:
-            made = {"names": [], "ends": [0], "slots": []}
+            made = _nothing()
         missing = names[len(made["names"]) :]
         if missing:
             with data_path.open("r+b" if data_path.exists() and made["names"] else "wb") as file:
@@ -57,6 +58,10 @@ class QuestionStore:
         """[num_mels, L] float32."""
         place = self._places[path]
         return torch.from_numpy(self._rows[self._ends[place] : self._ends[place + 1]].astype(np.float32)).T
+
+
+def _nothing() -> dict[str, Any]:
+    return {"names": [], "ends": [0], "slots": []}
 
 
 def disturbed(mel: Tensor, draw: torch.Generator) -> Tensor:

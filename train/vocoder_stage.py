@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model.noise import vocoder_noise
-from ..model.vocoder import F0_KERNELS, PitchPredictor, Vocoder
+from ..model.vocoder import F0_KERNELS, PitchConv, PitchPredictor, Vocoder
 from .answers import Answer
 from .speak import ANSWER_PITCH_HZ
 
@@ -16,6 +16,7 @@ PITCH_JITTER_HZ, PITCH_DROPOUT = 3.0, 0.2
 MEL_MEAN, MEL_STD = -4.6, 2.4  # of answers; folded into the first convolution
 CONTEXT_FRAMES = 2  # at a crop's left edge, unheard
 QUIET_LOG_MAGNITUDE = -3.5
+RESIDUAL_SCALE, UP_SCALE = 0.3, 1.7
 
 
 class VocoderStage:
@@ -106,28 +107,27 @@ class PitchStage:
 
 def initialize_vocoder(module: Vocoder) -> None:
     """Weights that neither vanish nor explode through the exponential at the end."""
-    for part in module.modules():
+    for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Conv1d):
-            nn.init.normal_(part.weight, std=part.weight[0].numel() ** -0.5)
+            scale = RESIDUAL_SCALE if ".convs2." in name else UP_SCALE if name.endswith(".up") else 1.0
+            nn.init.normal_(part.weight, std=scale * part.weight[0].numel() ** -0.5)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-    for conv in module.source.pitch.convs:
-        nn.init.normal_(conv.direction, std=conv.direction[0].numel() ** -0.5)
-        conv.gain.data = conv.direction.data.square().sum((1, 2), keepdim=True).sqrt()
-        nn.init.zeros_(conv.bias)
-    decoder = module.decoder
-    with torch.no_grad():
-        for stage in decoder.stages:
-            stage.up.weight *= 1.7
-            for block in (stage.source_block, *stage.blocks):
-                for conv in block.convs2:
-                    conv.weight *= 0.3
-        decoder.pre.weight *= 1.7 / MEL_STD
-        decoder.pre.bias -= MEL_MEAN * decoder.pre.weight.sum((1, 2))
-        decoder.post.bias[: module.config.istft_size // 2 + 1] = QUIET_LOG_MAGNITUDE
-    fold = module.source.pitch.convs[0]
-    with torch.no_grad():
-        fold.direction /= MEL_STD
-        fold.gain.data = fold.direction.square().sum((1, 2), keepdim=True).sqrt()
-        fold.bias -= MEL_MEAN * fold.direction.sum((1, 2))
-        module.source.pitch.output.bias.fill_(ANSWER_PITCH_HZ / 2)
+        elif isinstance(part, PitchConv):
+            nn.init.normal_(part.direction, std=part.direction[0].numel() ** -0.5)
+            nn.init.zeros_(part.bias)
+    decoder, pitch = module.decoder, module.source.pitch
+    first = pitch.convs[0]
+    assert isinstance(first, PitchConv)
+    assert decoder.pre.bias is not None
+    assert decoder.post.bias is not None
+    with torch.no_grad():  # what the first convolutions see is (mel - mean) / deviation, with raw zeros as padding
+        decoder.pre.weight.mul_(UP_SCALE / MEL_STD)
+        decoder.pre.bias.sub_(MEL_MEAN * decoder.pre.weight.sum((1, 2)))
+        first.direction.div_(MEL_STD)
+        first.bias.sub_(MEL_MEAN * first.direction.sum((1, 2)))
+        for conv in pitch.convs:
+            assert isinstance(conv, PitchConv)
+            conv.gain.copy_(conv.direction.square().sum((1, 2), keepdim=True).sqrt())
+        decoder.post.bias[: module.config.istft_size // 2 + 1].fill_(QUIET_LOG_MAGNITUDE)
+        pitch.output.bias.fill_(ANSWER_PITCH_HZ / 2)

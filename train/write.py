@@ -53,7 +53,8 @@ def _without_marks(text: str) -> str:
 def write_configs(folder: Path, shapes: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes the configuration files of chat model, detokenizer and speech tokenizer; `tokenizer.json` is there."""
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids = {mark: tokenizer.token_to_id(mark) for mark in SPECIALS}
+    ids = {mark: tokenizer.token_to_id(mark) or 0 for mark in SPECIALS}
+    assert all(ids.values()), "marks come after the vocabulary"
     write_json(folder / "config.json", _chat_config(shapes, ids, tokenizer.get_vocab_size()))
     write_json(folder / "generation_config.json", {"eos_token_id": ids["<|im_end|>"], SAMPLING_KEY: SAMPLING})
     for name in ("detokenizer", "s3tokenizer"):
@@ -124,5 +125,5 @@ def keep_absent_zero(module: nn.Module, layout: Layout) -> None:
         kept = [torch.full(p.shape, float(p.name is not None)) for p in weight.parts]
         mask = weight.combine(kept)
         with torch.no_grad():
-            parameter *= mask
+            parameter.mul_(mask)
         parameter.register_hook(lambda gradient, mask=mask: gradient * mask)
