@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.audio_encoder import AudioEncoder
 from ..model.generate import ChatModel
 from .packed import PackedAttention, encode_audios
 from .questions import QuestionStore, disturbed
@@ -21,37 +20,71 @@ Draw = Callable[[torch.Generator], list[Sample]]  # one batch
 
 
 class EncoderTraining(nn.Module):
-    """The audio encoder, and a layer to letters that only training needs."""
+    """The audio encoder and its grouping, and what only training needs to read letters and ids off them."""
 
-    def __init__(self, encoder: AudioEncoder) -> None:
+    def __init__(self, model: ChatModel) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.letters = nn.Linear(encoder.config.d_model, len(LETTERS) + 1)
+        self.encoder, self.continuous = model.audio_encoder, model.grouping.continuous
+        self.letters = nn.Linear(model.config.audio.d_model, len(LETTERS) + 1)
+        self.log_sharpness = nn.Parameter(torch.zeros(()))
+        self.table: Tensor  # [V, H], the base model's, fixed
+        self.register_buffer("table", model.backbone.embedding.weight.detach().clone())
+
+    def id_scores(self, rows: Tensor) -> Tensor:
+        """Grouped rows [..., H] -> log-probabilities of text ids: the nearer its embedding, the likelier an id."""
+        nearness = 2 * rows @ self.table.T - self.table.square().sum(1)
+        return (nearness * self.log_sharpness.exp()).log_softmax(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A question's text, its ids, and its WAV."""
+
+    text: str
+    ids: tuple[int, ...]
+    audio: Path
 
 
 class EncoderStage:
-    """What Whisper's training is to the real encoder: letters of spoken questions, by CTC at 25 Hz."""
+    """What Whisper's training is to the real encoder: what is said, by CTC, as letters and as the base model's ids.
+
+    The letters are read at 25 Hz. The ids are read at 5 Hz, off the rows that the backbone will get: a row comes to lie
+    near the base model's own embedding of what was said, or of the pause.
+    """
 
     name = "encoder"
 
     def __init__(
-        self, module: EncoderTraining, questions: QuestionStore, spoken: Sequence[tuple[str, Path]], batch_size: int
-    ) -> None:
+        self, module: EncoderTraining, model: ChatModel, pause_id: int, questions: QuestionStore,
+        spoken: Sequence[Spoken], batch_size: int,
+    ) -> None:  # fmt: skip
         self.module = module
-        module.encoder.projection.requires_grad_(False)
+        self._padded_rows, self._pause_id = model._padded_rows, pause_id
         self._questions, self._spoken, self._batch_size = questions, spoken, batch_size
 
     def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         picks = torch.randint(len(self._spoken), (self._batch_size,), generator=draw).tolist()
-        mels = [disturbed(self._questions.mel(self._spoken[i][1]), draw) for i in picks]
-        rows = encode_audios(self.module.encoder, mels)
-        labels = [spell(self._spoken[i][0]) for i in picks]
-        scores = self.module.letters(self.module.encoder.post_norm(nn.utils.rnn.pad_sequence(rows))).log_softmax(-1)
-        loss = F.ctc_loss(
-            scores, torch.cat(labels), torch.tensor([len(r) for r in rows]), torch.tensor([len(w) for w in labels]),
-            zero_infinity=True,
-        )  # fmt: skip
-        return loss, {}
+        batch = [self._spoken[i] for i in picks]
+        module = self.module
+        rows = encode_audios(module.encoder, [disturbed(self._questions.mel(item.audio), draw) for item in batch])
+        normed = module.encoder.post_norm(torch.cat(rows))
+        counts = [len(r) for r in rows]
+        letters = module.letters(normed).log_softmax(-1).split(counts)
+        letters_loss = ctc(letters, [spell(item.text) for item in batch], 0)
+        encoded = module.encoder.projection(normed).split(counts)
+        slots = [self._questions.num_slots(item.audio) for item in batch]
+        grouped = [self._padded_rows(e, n).mean(1) for e, n in zip(encoded, slots, strict=True)]
+        scores = module.id_scores(module.continuous(torch.cat(grouped))).split([len(g) for g in grouped])
+        ids_loss = ctc(scores, [torch.tensor(item.ids) for item in batch], self._pause_id)
+        return letters_loss + ids_loss, {"letters": float(letters_loss.detach()), "ids": float(ids_loss.detach())}
+
+
+def ctc(scores: Sequence[Tensor], labels: Sequence[Tensor], blank: int) -> Tensor:
+    """CTC per label: scores [T, classes] log-probabilities and labels [U] of each item."""
+    return F.ctc_loss(
+        nn.utils.rnn.pad_sequence(list(scores)), torch.cat(list(labels)), torch.tensor([len(s) for s in scores]),
+        torch.tensor([len(w) for w in labels]), blank=blank, zero_infinity=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from ..model.vocoder import Vocoder
 from ..runtime.prompt import Prompter
 from . import parallel
 from .answers import Answer, prepare_answers
-from .chat_stage import ChatStage, EncoderStage, EncoderTraining, initialize_chat, tie
+from .chat_stage import ChatStage, EncoderStage, EncoderTraining, Spoken, initialize_chat, tie
 from .dataset import LINES, Conversation, SpokenMessage, read_dataset
 from .facts import fact_turns
 from .flow_stage import FlowStage, initialize_flow
@@ -37,6 +37,7 @@ from .tokenizer_stage import TokenizerStage, TokenizerTraining, initialize
 from .vocoder_stage import PitchStage, VocoderStage, initialize_vocoder
 from .write import keep_absent_zero, speaker_embedding, write_configs, write_text_tokenizer
 
+HEARD_SHARE = 0.5  # of the base model's questions, written as the encoder will give them
 Show = Callable[[str, int, int], None]  # what, done, in all
 
 
@@ -179,11 +180,11 @@ class Run:
         return PitchStage(self.new_vocoder().source.pitch, self.answers, size, frames)
 
     def _encoder(self) -> Stage:
-        spoken = [
-            (m.text, m.audio) for c in self.conversations for m in c.messages if m.role == "user" and m.audio and m.text
-        ]
-        module = EncoderTraining(self._new_chat().audio_encoder)
-        return EncoderStage(module, self.questions, spoken, self.recipe.schedules["encoder"].batch_size)
+        model, maker = self.trained_chat("text"), self._text_maker
+        messages = (m for c in self.conversations for m in c.messages if m.role == "user")
+        spoken = [Spoken(m.text, tuple(maker.question_ids(m.text)), m.audio) for m in messages if m.audio and m.text]
+        size = self.recipe.schedules["encoder"].batch_size
+        return EncoderStage(EncoderTraining(model), model, maker.pause_id, self.questions, spoken, size)
 
     def _text(self) -> Stage:
         model, share = self._new_chat(), self.recipe.extras["text"]["facts_share"]
@@ -193,8 +194,7 @@ class Run:
 
     def _alignment(self) -> Stage:
         model = self.trained_chat("text")
-        encoder = EncoderTraining(model.audio_encoder)
-        load_trained(self.folder / "encoder", encoder)
+        load_trained(self.folder / "encoder", EncoderTraining(model))
         train_only(model, "audio_encoder", "grouping", "speech_head")
         return self._spoken_stage("alignment", model)
 
@@ -234,7 +234,10 @@ class Run:
             turns = next(examples(Split.TRAIN, seed)).turns
         conversation = written(turns)
         turn = int(torch.randint(len(turns), (1,), generator=draw))
-        return self._text_maker.make(conversation, turn, spoken_question=False, spoken_answer=False)
+        sample = self._text_maker.make(conversation, turn, spoken_question=False, spoken_answer=False)
+        return (
+            self._text_maker.as_heard(sample, draw) if float(torch.rand((), generator=draw)) < HEARD_SHARE else sample
+        )
 
     def _spoken_stage(self, name: str, model: ChatModel) -> Stage:
         tie(model)

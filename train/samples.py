@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from .dataset import Conversation, SpokenMessage
 from .intent import MARK
 
 IGNORED = -100
+PAUSE_SHARES = torch.tensor([0.45, 0.35, 0.15, 0.05])  # of 0, 1, 2, 3 rows after an id
+REPEATED_SHARE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,42 @@ class SampleMaker:
             assert message.audio is not None
             return Message("user", audio=_silent_stand_in(message.audio))
         return Message(message.role, f"{_markup(message)}{message.text}" if message.tool_call else message.text)
+
+    def as_heard(self, sample: Sample, draw: torch.Generator) -> Sample:
+        """The sample with its questions written as the encoder will give them: one row per 0.2 s.
+
+        Each id stands in one row or two, and rows without one, written `<|audio_pad|>`, lie between them. So the base
+        model learns to read what the encoder is then taught to write (`EncoderStage`).
+        """
+        ids, prompt = sample.prompt.tolist(), []
+        is_question = False
+        for i, token in enumerate(ids):
+            if token == self._end and is_question:
+                prompt += [*self._pauses(draw), self._config.audio_eos_id]
+                is_question = False
+            prompt.append(token)
+            if is_question and token != self._config.audio_bos_id:
+                prompt += [token] * (float(torch.rand((), generator=draw)) < REPEATED_SHARE) + self._pauses(draw)
+            elif ids[max(0, i - 2) : i + 1] == self._user_header:
+                prompt += [self._config.audio_bos_id, *self._pauses(draw)]
+                is_question = True
+        return Sample(torch.tensor(prompt), sample.audios, sample.text, sample.groups, sample.is_fed)
+
+    def _pauses(self, draw: torch.Generator) -> list[int]:
+        return [self.pause_id] * int(torch.multinomial(PAUSE_SHARES, 1, generator=draw))
+
+    @cached_property
+    def pause_id(self) -> int:
+        """The id that stands for a row in which no text ends."""
+        return self._prompter.tokenizer.token_to_id("<|audio_pad|>") or 0
+
+    @cached_property
+    def _user_header(self) -> list[int]:
+        return self._ids("<|im_start|>user\n")
+
+    def question_ids(self, text: str) -> list[int]:
+        """The ids of a question's text, as it stands in a prompt."""
+        return self._ids(text)
 
     def _spoken(self, call: list[int], words: list[int], speech: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """The timeline of an answer, step by step (SEMANTICS.md 5); a tool call is written before speech begins.
