@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="On-device Fun-Audio-Chat."
 )
-train = typer.Typer(no_args_is_help=True, help="Training data, and merging of checkpoints.")
+train = typer.Typer(no_args_is_help=True, help="Training data, merging of checkpoints, pictures of losses.")
 app.add_typer(train, name="train")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")]
@@ -292,6 +292,25 @@ def train_run(
         say(f"{out / 'nano'}: {size / 2**20:.1f} MiB; facrt export {out / 'nano'} --out bundle/")
     if json_:
         _print_json({"run": str(out), "stages": list(chosen), "checkpoint_bytes": size})
+
+
+@train.command("plot")
+def train_plot(
+    logs: Annotated[Path, typer.Argument(metavar="LOGDIR", help="A training run's folder, or one *.jsonl of it.")],
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("losses.png"),
+    json_: Json = False,
+) -> None:
+    """Draw the losses of a training run, a panel per stage, as PNG."""
+    from .report import say
+
+    try:
+        from .train.plot import plot_losses
+    except ModuleNotFoundError as error:
+        raise RequestError(f"{error.name} is not installed; drawing needs: pip install 'facrt[train]'") from None
+    stages = plot_losses(logs, out)
+    say(f"{out}: {', '.join(stages)}")
+    if json_:
+        _print_json({"picture": str(out), "stages": stages})
 
 
 def _summary(manifest: Any) -> dict[str, Any]:
