@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 RECIPES = Path(__file__).parent / "recipes"
-STAGES = ("tokenizer", "flow", "vocoder", "pitch", "encoder", "text", "alignment", "cocktail1", "cocktail2")
+STAGES = ("tokenizer", "flow", "vocoder", "pitch", "text", "encoder", "alignment", "cocktail1", "cocktail2")
 SHAPES = ("speech_tokenizer", "flow", "hift", "text_tokenizer", "chat", "backbone", "speech_head")
 TABLES = ("data", "cocktail", "mix", "stages", *SHAPES)
 SCHEDULE_KEYS = tuple(field.name for field in fields(Schedule))
