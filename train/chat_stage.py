@@ -212,7 +212,10 @@ def _share_right(logits: Tensor, labels: Tensor) -> float:
 
 
 def initialize_chat(module: ChatModel) -> None:
-    """Normal weights scaled by fan-in; residual branches begin small; tied tables are made one."""
+    """Normal weights scaled by fan-in; residual branches begin small; tied tables are made one.
+
+    What is fed back of the speech begins at nothing, so that it does not disturb the base model at first.
+    """
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Conv1d):
             std = part.weight[0].numel() ** -0.5
@@ -222,6 +225,7 @@ def initialize_chat(module: ChatModel) -> None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=0.05)
+    nn.init.zeros_(module.grouping.discrete.weight)
     tie(module)
 
 

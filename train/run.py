@@ -37,7 +37,7 @@ from .tokenizer_stage import TokenizerStage, TokenizerTraining, initialize
 from .vocoder_stage import PitchStage, VocoderStage, initialize_vocoder
 from .write import keep_absent_zero, speaker_embedding, write_configs, write_text_tokenizer
 
-HEARD_SHARE = 0.5  # of the base model's questions, written as the encoder will give them
+HEARD_SHARE = 0.5  # of the questions in text, written as the encoder will give them
 Show = Callable[[str, int, int], None]  # what, done, in all
 
 
@@ -235,9 +235,11 @@ class Run:
         conversation = written(turns)
         turn = int(torch.randint(len(turns), (1,), generator=draw))
         sample = self._text_maker.make(conversation, turn, spoken_question=False, spoken_answer=False)
-        return (
-            self._text_maker.as_heard(sample, draw) if float(torch.rand((), generator=draw)) < HEARD_SHARE else sample
-        )
+        return self._sometimes_as_heard(sample, draw)
+
+    def _sometimes_as_heard(self, sample: Sample, draw: torch.Generator) -> Sample:
+        as_heard = float(torch.rand((), generator=draw)) < HEARD_SHARE
+        return self._text_maker.as_heard(sample, draw) if as_heard else sample
 
     def _spoken_stage(self, name: str, model: ChatModel) -> Stage:
         tie(model)
@@ -251,7 +253,8 @@ class Run:
                 conversation = chance.choice(conversations)
                 asked, _, answered = kind.partition("_to_")
                 turn = chance.randrange(num_answers(conversation))
-                batch.append(self._maker.make(conversation, turn, asked == "speech", answered == "speech"))
+                sample = self._maker.make(conversation, turn, asked == "speech", answered == "speech")
+                batch.append(sample if asked == "speech" else self._sometimes_as_heard(sample, draw))
             return batch
 
         return ChatStage(name, model, self.questions, draw_batch)
