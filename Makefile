@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard 2>/dev/null -- '*.py' '*.pyi' '*.cpp' '*.hpp' '*.txt' '*.cmake' '*.in' pyproject.toml | grep -v '^tests/'))
+SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard 2>/dev/null -- '*.py' '*.pyi' '*.cpp' '*.hpp' '*.c' '*.h' '*.map' '*.txt' '*.cmake' '*.in' pyproject.toml | grep -v '^tests/'))
 QUESTION := docs/question.wav
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-cpp test-aarch64 lint clean
 
 demo: out/demo/bundle/manifest.json
 	$(BIN)/facrt run out/demo/bundle $(QUESTION) --out out/demo/answer.wav --max-steps 25
@@ -15,11 +15,26 @@ demo: out/demo/bundle/manifest.json
 out/demo/bundle/manifest.json: $(VENV)/.export
 	$(BIN)/facrt export nano --out out/demo/bundle
 
-test: $(VENV)/.test
-	$(BIN)/cmake -S . -B build/tests -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DFACRT_BUILD_TESTS=ON
+test: test-cpp test-aarch64
+	$(BIN)/python -m pytest
+
+CONFIGURE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DFACRT_BUILD_TESTS=ON
+
+test-cpp: $(VENV)/.test
+	$(CONFIGURE) -B build/tests
 	$(BIN)/cmake --build build/tests
 	$(BIN)/ctest --test-dir build/tests --output-on-failure
-	$(BIN)/python -m pytest
+
+# the C++ tests on aarch64, cross-compiled and emulated
+test-aarch64: $(VENV)/.test
+	@if command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null; then \
+		set -ex; \
+		$(CONFIGURE) -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE="$(CURDIR)/cpp_ext/cmake/aarch64-linux-gnu.cmake"; \
+		$(BIN)/cmake --build build/aarch64; \
+		$(BIN)/ctest --test-dir build/aarch64 --output-on-failure --parallel 2; \
+	else \
+		echo "aarch64 is not tested: apt-get install g++-aarch64-linux-gnu qemu-user brings the compiler and the emulator"; \
+	fi
 
 lint: $(VENV)/.dev
 	$(BIN)/pre-commit run --all-files

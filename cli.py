@@ -94,6 +94,7 @@ def run(
     no_speech: Annotated[bool, typer.Option("--no-speech", help="Answer in text only.")] = False,
     threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
     speech_head: Annotated[str | None, typer.Option(help="native or onnx. Default: native where there is one.")] = None,
+    speech_cache: Annotated[str, typer.Option(help="The native speech head's KV cache: fp32, fp16 or int8.")] = "fp32",
     json_: Json = False,
 ) -> None:
     """Answer spoken or written questions."""
@@ -108,7 +109,7 @@ def run(
         raise RequestError("nothing to answer: give IN.wav, --text T or --messages FILE.json")
     history = read_messages(messages) if messages is not None else None
     heard = [read_audio(path) for path in audio or []]
-    engine = load(bundle, num_threads=threads, speech_head=speech_head)
+    engine = load(bundle, num_threads=threads, speech_head=speech_head, speech_cache=speech_cache)
     if engine.has_audio and not no_speech:
         refuse_unwritable(out)
     options = {

@@ -47,9 +47,9 @@ def check(name: str, value: float, unit: str, limit: float | None = None) -> dic
     return {"name": name, "value": value, "unit": unit, "limit": limit, "ok": limit is None or value <= limit}
 
 
-def at_least(name: str, value: float, unit: str, limit: float) -> dict[str, Any]:
+def at_least(name: str, value: float, unit: str, limit: float | None = None) -> dict[str, Any]:
     """One asked-for number; `limit` is the least it may be."""
-    return {"name": name, "value": value, "unit": unit, "limit": limit, "ok": value >= limit}
+    return {"name": name, "value": value, "unit": unit, "limit": limit, "ok": limit is None or value >= limit}
 
 
 def finish(report: dict[str, Any], as_json: bool) -> None:

@@ -2,199 +2,215 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import arguments, check, finish, interleaved_ms, median, timed_ms
-from facrt.export.native_head import write_native_head
-from facrt.export.passes import fill
-from facrt.export.targets import TARGETS
-from facrt.export.trace import DecoderGraph, trace
-from facrt.model.components import ModelConfig, components
-from facrt.model.config import AudioEncoderConfig, ChatConfig, DecoderConfig
-from facrt.model.settings import GenerationSettings
-from facrt.model.speech_head import RefinementLoop, SpeechHead
-from facrt.model.weights import LAZY_ELEMENTS
-from facrt.quant.packing import PACKINGS
+from common import arguments, at_least, check, finish, interleaved_ms, median, timed_ms
+from facrt.model.config import ChatConfig
 from facrt.runtime import _native
-from facrt.runtime.backend_ort import OrtGraph, StaticDecoder
-from facrt.runtime.sampling import SpeechSampling
-from facrt.runtime.speech_head import OnnxSpeechHead
+from heads import (
+    GROUP,
+    MAX_POSITIONS,
+    WIDE,
+    Native,
+    Onnx,
+    RandomHead,
+    Reference,
+    prefill_multiply_adds,
+    real_config,
+    run_group,
+    run_prefill,
+    weight_bytes_per_sub_step,
+)
+from matmulnbits import SCHEMES
 
-WIDE, CODEBOOK, GROUP = 4096, 6565, 5
-PREFILL = 100  # backbone positions
-SAMPLING = GenerationSettings(repetition_penalty=1.2)
-
-
-def real_config(num_layers: int) -> ChatConfig:
-    """The real speech head's sizes; what does not matter here is small."""
-    text = DecoderConfig(WIDE, 64, 1, 2, 2, 8, vocab_size=16)
-    speech = DecoderConfig(1024, 3072, num_layers, num_heads=16, num_kv_heads=8, head_dim=128)
-    audio = AudioEncoderConfig(8, 1, 1, 8)
-    return ChatConfig(text, speech, audio, GROUP, CODEBOOK, 6561, 6562, 6563, 0, 1, 2, 3, (4,))
-
-
-class RandomHead:
-    """A head of random weights that are made when they are read, the same for equal shapes."""
-
-    def __init__(self, config: ChatConfig) -> None:
-        self._config = config
-        with torch.device("meta"):
-            self.module = SpeechHead(config)
-        self._made: dict[torch.Size, torch.Tensor] = {}
-        shapes = {name: p.shape for name, p in self.module.named_parameters()}
-        large = {name for name, shape in shapes.items() if shape.numel() > LAZY_ELEMENTS}
-        state = {n: torch.zeros(1).expand(s) if n in large else self._read(s).clone() for n, s in shapes.items()}
-        self.module.load_state_dict(state, assign=True)
-        self.module.eval().requires_grad_(False)
-        parameters = dict(self.module.named_parameters())
-        self.readers = {id(parameters[n]): (lambda n=n: self._read(shapes[n])) for n in large}
-
-    def _read(self, shape: torch.Size) -> torch.Tensor:
-        if shape not in self._made:
-            generator = torch.Generator().manual_seed(len(self._made))
-            self._made[shape] = (
-                torch.ones(shape) if len(shape) == 1 else torch.randn(shape, generator=generator) * shape[1] ** -0.5
-            )
-        return self._made[shape]
-
-    def loaded(self, dtype: torch.dtype) -> SpeechHead:
-        """A copy with its weights in memory."""
-        state = {n: self._read(p.shape).to(dtype, copy=True) for n, p in self.module.named_parameters()}
-        with torch.device("meta"):
-            head = SpeechHead(self._config)
-        head.load_state_dict(state, assign=True)
-        return head.eval().requires_grad_(False)
-
-
-def matrix_shapes(config: ChatConfig) -> list[tuple[int, int, float]]:
-    """Rows, columns and how often a sub-step reads each matrix."""
-    s, wide = config.speech, config.text.hidden_size
-    heads = s.num_heads * s.head_dim
-    layer = [
-        (heads + 2 * s.num_kv_heads * s.head_dim, s.hidden_size), (s.hidden_size, heads),
-        (s.intermediate_size, s.hidden_size), (s.intermediate_size, s.hidden_size),
-        (s.hidden_size, s.intermediate_size),
-    ]  # fmt: skip
-    once = [(s.hidden_size, wide), (wide, s.hidden_size), (config.codebook_size, wide)]
-    return [
-        (config.group_size * wide, wide, 1 / config.group_size),
-        *((rows, cols, 1.0) for rows, cols in once),
-        *((rows, cols, float(s.num_layers)) for rows, cols in layer),
-    ]
-
-
-def bytes_per_sub_step(config: ChatConfig, precision: str, length: int) -> float:
-    """Weights of a sub-step, and `length` cached positions in float32."""
-    s = config.speech
-    weights = sum(PACKINGS[precision].matrix_bytes(r, c) * share for r, c, share in matrix_shapes(config))
-    return weights + 2 * 4 * length * s.num_layers * s.num_kv_heads * s.head_dim
-
-
-class Native:
-    """One precision's file and loop, filled to any length."""
-
-    def __init__(self, head: RandomHead, config: ChatConfig, precision: str, folder: Path, threads: int) -> None:
-        path = folder / f"{precision}.bin"
-        self.size_bytes = write_native_head(head.module, config, head.readers, precision, path)
-        self.loop = _native.SpeechHeadLoop(path, num_threads=threads, max_positions=512)
-        path.unlink()  # the mapping keeps it
-        self.loop.read_weights()
-
-    def group(self, position: int, u: np.ndarray) -> None:
-        sampling = SpeechSampling(SAMPLING)
-        self.loop.truncate(position)
-        self.loop.group(u, sampling.sampler, **sampling.options)
-
-    def fill(self, u: np.ndarray) -> None:
-        sampling = SpeechSampling(SAMPLING)
-        self.loop.reset()
-        self.loop.prefill(u, sampling.sampler, **sampling.options)
-
-
-class FileBackend:
-    """What `OnnxSpeechHead` asks of a backend, over graphs in a folder."""
-
-    def __init__(self, head: RandomHead, config: ChatConfig, folder: Path, threads: int) -> None:
-        import onnx_ir
-        import onnxruntime as ort
-
-        table = components(ModelConfig(config), TARGETS["cpu"].cache)
-        self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = threads
-        self._loaded: dict[str, Any] = {}
-        for name, module in (("speech_upsampling", head.module.upsample), ("speech_head", head.module)):
-            component = table[name]
-            traced = DecoderGraph(module, TARGETS["cpu"]) if component.states else module
-            readers = {n: head.readers[id(p)] for n, p in traced.named_parameters() if id(p) in head.readers}
-            lengths = {"groups": 3, "positions": 3, "frames": 24, "rows": 1}
-            graph = trace(traced, component, TARGETS["cpu"], lengths, set(readers))
-            fill(graph, readers)
-            path = folder / f"{name}.onnx"
-            onnx_ir.save(graph, path, external_data=f"{path.name}.data")
-            self._loaded[name] = (ort.InferenceSession(path, self._options), component)
-            for file in (path, folder / f"{path.name}.data"):
-                file.unlink()
-
-    def graph(self, component: str) -> OrtGraph:
-        return OrtGraph(*self._loaded[component])
-
-    def decoder(self, component: str, capacity: int) -> StaticDecoder:
-        return StaticDecoder(*self._loaded[component], capacity)
-
-
-class RandomTable:
-    """Stands for the embedding table: a row costs what it costs there."""
-
-    def __init__(self) -> None:
-        self._rows = np.random.default_rng(0).standard_normal((CODEBOOK, WIDE)).astype(np.float32)
-
-    def gather_into(self, ids: np.ndarray, out: np.ndarray) -> None:
-        np.take(self._rows, ids, axis=0, out=out)
-
-
-class Onnx:
-    def __init__(self, head: RandomHead, config: ChatConfig, folder: Path, threads: int) -> None:
-        backend: Any = FileBackend(head, config, folder, threads)
-        self.head = OnnxSpeechHead(backend, RandomTable(), config, 512)  # type: ignore[arg-type]
-
-    def group(self, position: int, u: np.ndarray) -> None:
-        self.head.truncate(position)
-        self.head.group(u, SpeechSampling(SAMPLING))
-
-    def fill(self, u: np.ndarray) -> None:
-        self.head.reset()
-        self.head.prefill(u, SpeechSampling(SAMPLING))
-
-
-class Reference:
-    def __init__(self, head: RandomHead, config: ChatConfig, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-        self._loop = RefinementLoop(head.loaded(dtype), config)
-
-    def group(self, position: int, u: np.ndarray) -> None:
-        self._loop.attend.truncate(position * GROUP)
-        with torch.inference_mode():
-            self._loop.group(torch.from_numpy(u)[None].to(self._dtype), lambda logits, _: int(logits.argmax()))
-
-    def fill(self, u: np.ndarray) -> None:
-        self._loop.attend.truncate(0)
-        with torch.inference_mode():
-            self._loop.prefill(torch.from_numpy(u).to(self._dtype), lambda logits, _: int(logits.argmax()))
+PREFILL = 100  # backbone positions: 496 sub-positions at once, and the last group
+REAL_TIME_MS = 40.0  # per sub-step, at 25 tokens a second
+CACHES = ("fp32", "fp16", "int8")
+SWEEP_LIMITS = {50: 1.35, 500: 1.5}
+ONNX_LEAST = {"fp32": 1.5, "int8": 1.2, "int4_128": 1.5}  # at KV 500, times as fast as the same precision
+TORCH_LEAST = {"int8": 4.0, "int4_32": 6.0, "int4_128": 6.0}
+DTYPES = {"torch_fp32": torch.float32, "torch_bf16": torch.bfloat16}
+Checks = list[dict[str, Any]]
 
 
 def multiply_add_rate(threads: int) -> float:
     """int8 multiply-adds per second of all threads, in registers."""
-    rounds = 2_000_000
+    rounds = 500_000
     with ThreadPoolExecutor(threads) as pool:
         run: Callable[[], object] = lambda: list(pool.map(_native.int8_multiply_adds, [rounds] * threads))  # noqa: E731
         run()
         return threads * rounds * 1024 / (median([timed_ms(run) for _ in range(5)]) * 1e-3)
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """Another process that computes all the time on the first of this process's cores."""
+    core = min(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def step_checks(config: ChatConfig, native: dict[str, Native], ms: dict[str, float], length: int) -> Checks:
+    checks = []
+    step = {name: value / GROUP for name, value in ms.items() if not name.startswith("sweep")}
+    for name, value in step.items():
+        checks.append(check(f"KV {length}: {name}, sub-step", value, "ms"))
+    for precision, form in native.items():
+        own = step[f"native {precision}"]
+        cache_bytes = form.loop.cache_bytes_per_position / GROUP * length
+        wanted_bytes = weight_bytes_per_sub_step(config, precision) + cache_bytes
+        sweep = ms[f"sweep of native {precision}"] * wanted_bytes / form.size_bytes
+        limit = SWEEP_LIMITS.get(length)
+        checks.append(check(f"KV {length}: native {precision} / read of its bytes", own / sweep, "ratio", limit))
+        checks.append(check(f"KV {length}: read of native {precision}'s bytes", wanted_bytes / sweep / 1e6, "GB/s"))
+        for other, value in step.items():
+            if other.startswith("onnx"):
+                least = ONNX_LEAST.get(precision) if length == 500 and other == f"onnx {precision}" else None
+            else:
+                least = TORCH_LEAST.get(precision) if other == "torch bf16" else None
+            if not other.startswith("native"):
+                checks.append(at_least(f"KV {length}: {other} / native {precision}", value / own, "ratio", least))
+    return checks
+
+
+def all_step_checks(
+    config: ChatConfig, native: dict[str, Native], forms: dict[str, Any], u: np.ndarray, lengths: list[int], rounds: int
+) -> Checks:
+    checks = []
+    for length in lengths:
+        position = length // GROUP
+        calls: dict[str, Callable[[], object]] = {}
+        for name, form in forms.items():
+            form.fill(u[:position])
+            calls[name] = lambda form=form: form.group(position, u[-1])  # noqa: B023
+            if name.startswith("native"):
+                calls[f"sweep of {name}"] = form.loop.read_weights
+        checks += step_checks(config, native, interleaved_ms(calls, rounds), length)
+    return checks
+
+
+def prefill_checks(config: ChatConfig, forms: dict[str, Any], u: np.ndarray, threads: int) -> Checks:
+    ms = interleaved_ms({name: (lambda form=form: form.fill(u)) for name, form in forms.items()}, 3)
+    rate = multiply_add_rate(threads)
+    work = prefill_multiply_adds(config, len(u))
+    checks = [check(f"prefill of {GROUP * len(u)} sub-positions: {name}", value, "ms") for name, value in ms.items()]
+    for name, value in ms.items():
+        precision = name.removeprefix("native ")
+        if precision in SCHEMES:
+            checks.append(at_least(f"prefill, {name}: share of the int8 rate", work / value * 1e3 / rate, "ratio", 0.5))
+        if f"onnx {precision}" in ms:
+            ratio = ms[f"onnx {precision}"] / value
+            checks.append(at_least(f"prefill: onnx {precision} / {name}", ratio, "ratio", 1.0))
+    checks.append(check("int8 multiply-adds in registers", rate * 1e-9, "10^9/s"))
+    return checks
+
+
+def thread_checks(native: dict[str, Native], u: np.ndarray, threads: int, rounds: int) -> Checks:
+    """One core busy elsewhere, and one thread alone."""
+    checks = []
+    position = PREFILL
+    for precision, form in native.items():
+        run_prefill(form.loop, u[:position])
+        step = lambda loop=form.loop: run_group(loop, position, u[-1])  # noqa: E731
+        quiet = interleaved_ms({"step": step}, rounds)["step"]
+        with busy_core():
+            busy = interleaved_ms({"step": step}, rounds)["step"]
+        name = f"KV {GROUP * position}: native {precision}, {threads} threads, one core busy elsewhere / quiet"
+        checks.append(check(name, busy / quiet, "ratio", 2.3 if threads == 2 else None))
+        alone = form.open(1)
+        run_prefill(alone, u[:position])
+        value = interleaved_ms({"step": lambda loop=alone: run_group(loop, position, u[-1])}, rounds)["step"] / GROUP
+        limit = REAL_TIME_MS if precision.startswith("int4") else None
+        checks.append(check(f"KV {GROUP * position}: native {precision}, one thread, sub-step", value, "ms", limit))
+    return checks
+
+
+def cache_checks(native: dict[str, Native], u: np.ndarray, threads: int, rounds: int) -> Checks:
+    """Bytes, time and error of each form of the KV cache, by the logits of the first group at 500 and at 2000."""
+    checks = []
+    for precision, form in native.items():
+        loops = {cache: form.open(threads, cache) for cache in CACHES}
+        for length in (500, 2000):
+            position = length // GROUP
+            logits, calls = {}, {}
+            for cache, loop in loops.items():
+                run_prefill(loop, u[:position])
+                logits[cache] = loop.logits(0)
+                calls[cache] = lambda loop=loop: run_group(loop, position, u[-1])  # noqa: B023
+            for cache, value in interleaved_ms(calls, rounds).items():
+                name = f"KV {length}: native {precision}, cache {cache}"
+                error = np.linalg.norm(logits[cache] - logits["fp32"]) / np.linalg.norm(logits["fp32"])
+                checks.append(check(f"{name}, sub-step", value / GROUP, "ms"))
+                checks.append(check(f"{name}, error of the logits", float(error), "relative L2"))
+    loops = {cache: next(iter(native.values())).open(threads, cache) for cache in CACHES}
+    return checks + [
+        check(f"cache {cache}: bytes per backbone position", loop.cache_bytes_per_position, "bytes")
+        for cache, loop in loops.items()
+    ]
+
+
+def sampler_checks() -> Checks:
+    """One pick with penalty over 1500 seen ids, temperature 0.8, top-p 0.9."""
+    checks = []
+    random = np.random.default_rng(2)
+    for size, kind, spread, limit in (
+        (6565, "peaked", 8.0, 30.0),
+        (6565, "flat", 0.3, 150.0),
+        (151936, "peaked", 8.0, 150.0),
+        (151936, "flat", 0.3, 3000.0),
+    ):
+        rows = [(spread * random.standard_normal(size)).astype(np.float32) for _ in range(16)]
+        sampler = _native.Sampler(0)
+        sampler.remember(random.integers(0, size, 1500))
+        options = {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.2}
+        times = [timed_ms(lambda row=row: sampler.pick(row, **options)) for row in rows * 8]  # noqa: B023
+        checks.append(check(f"sampler, {size} {kind} logits", 1e3 * median(times), "us", limit))
+    return checks
+
+
+def grouping_checks(native: dict[str, Native], folder: Path) -> Checks:
+    """A group's 5 rows of 4096 with the text row; the table is stored projected, so nothing is multiplied."""
+    rows = 6565
+    table_path = folder / "table"
+    np.random.default_rng(3).standard_normal((rows, WIDE)).astype(np.float32).tofile(table_path)
+    table = _native.EmbeddingTable(table_path, rows, WIDE, "float32")
+    groups = np.random.default_rng(4).integers(0, rows, (256, GROUP))
+    text, out = np.ones(WIDE, np.float32), np.zeros(WIDE, np.float32)
+    for ids in groups:
+        table.group_average_into(ids, text, out)
+    us = 1e3 * median([timed_ms(lambda ids=ids: table.group_average_into(ids, text, out)) for ids in groups])
+    checks = [check("grouping, 5 rows of 4096, projection and average included", us, "us")]
+    form = next(iter(native.values()))
+    one_thread = form.open(1)
+    sweep_us = 1e3 * median([timed_ms(one_thread.read_weights) for _ in range(3)]) * GROUP * WIDE * 4 / form.size_bytes
+    return [*checks, check("grouping / one thread's plain read of its rows", us / sweep_us, "ratio")]
+
+
+def make_forms(options: Any, head: RandomHead, config: ChatConfig, folder: Path) -> tuple[dict[str, Native], dict]:
+    native = {p: Native(head, config, p, folder, options.threads) for p in options.precisions}
+    forms: dict[str, Any] = {f"native {p}": n for p, n in native.items()}
+    for other in options.beside:
+        if other in DTYPES:
+            forms[other.replace("_", " ")] = Reference(head, config, DTYPES[other])
+        else:
+            precision = other.removeprefix("onnx_")
+            forms[f"onnx {precision}"] = Onnx(head, config, precision, folder, options.threads)
+    return native, forms
 
 
 def main() -> None:
@@ -203,77 +219,26 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8", "int4_32", "int4_128"])
-    parser.add_argument("--lengths", nargs="+", type=int, default=[50, 500, 2000], help="positions in the cache")
-    others = ["onnx", "torch_fp32", "torch_bf16"]
-    parser.add_argument("--beside", nargs="*", default=["onnx", "torch_bf16"], choices=others)
+    parser.add_argument("--lengths", nargs="+", type=int, default=[50, 500, 2000], help="sub-positions in the cache")
+    others = ["onnx_fp32", *(f"onnx_{precision}" for precision in SCHEMES), *DTYPES]
+    parser.add_argument("--beside", nargs="*", default=[*others[:4], "torch_bf16"], choices=others)
     options = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])  # before any thread
     torch.set_num_threads(options.threads)
     config = real_config(options.layers)
     head = RandomHead(config)
-    u = np.random.default_rng(1).standard_normal((512, WIDE)).astype(np.float32)
-    checks = []
-    with tempfile.TemporaryDirectory() as folder:
-        native = {p: Native(head, config, p, Path(folder), options.threads) for p in options.precisions}
-        forms: dict[str, Any] = {f"native {p}": n for p, n in native.items()}
-        if "onnx" in options.beside:
-            forms["onnx fp32"] = Onnx(head, config, Path(folder), options.threads)
-        for name, dtype in (("torch_fp32", torch.float32), ("torch_bf16", torch.bfloat16)):
-            if name in options.beside:
-                forms[name.replace("_", " ")] = Reference(head, config, dtype)
-        for length in options.lengths:
-            position = length // GROUP
-            calls: dict[str, Callable[[], object]] = {}
-            for name, form in forms.items():
-                form.fill(u[:position])
-                calls[name] = lambda form=form: form.group(position, u[-1])  # noqa: B023
-                if name.startswith("native"):
-                    calls[f"sweep of {name}"] = form.loop.read_weights
-            ms = interleaved_ms(calls, options.rounds)
-            checks += step_checks(config, native, ms, length)
+    u = np.random.default_rng(1).standard_normal((MAX_POSITIONS, WIDE)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        native, forms = make_forms(options, head, config, folder)
+        checks = all_step_checks(config, native, forms, u, options.lengths, options.rounds)
         checks += prefill_checks(config, forms, u[:PREFILL], options.threads)
-    report = {"layers": options.layers, "threads": options.threads, "checks": checks}
-    if native:
-        report["isa"] = next(iter(native.values())).loop.isa
-    finish(report, options.json)
-
-
-def step_checks(
-    config: ChatConfig, native: dict[str, Native], ms: dict[str, float], length: int
-) -> list[dict[str, Any]]:
-    checks = []
-    step = {name: value / GROUP for name, value in ms.items() if not name.startswith("sweep")}
-    for name, value in step.items():
-        checks.append(check(f"KV {length}: {name}, sub-step", value, "ms"))
-    for precision, form in native.items():
-        wanted_bytes = bytes_per_sub_step(config, precision, length)
-        sweep = ms[f"sweep of native {precision}"] * wanted_bytes / form.size_bytes
-        limit = {50: 1.35, 500: 1.5}.get(length)
-        ratio = step[f"native {precision}"] / sweep
-        checks.append(check(f"KV {length}: native {precision} / read of its bytes", ratio, "ratio", limit))
-        checks.append(check(f"KV {length}: read of native {precision}'s bytes", wanted_bytes / sweep / 1e6, "GB/s"))
-    for other in ("onnx fp32", "torch fp32", "torch bf16"):
-        checks += [
-            check(f"KV {length}: {other} / native {p}", step[other] / step[f"native {p}"], "ratio")
-            for p in native
-            if other in step
-        ]
-    return checks
-
-
-def prefill_checks(config: ChatConfig, forms: dict[str, Any], u: np.ndarray, threads: int) -> list[dict[str, Any]]:
-    ms = interleaved_ms({name: (lambda form=form: form.fill(u)) for name, form in forms.items()}, 3)
-    rate = multiply_add_rate(threads)
-    rows = {(r, c): GROUP * len(u) * share for r, c, share in matrix_shapes(config)[:-8]}
-    rows |= {(r, c): GROUP * len(u) * share for r, c, share in matrix_shapes(config)[-5:]}
-    work = sum(r * c * n for (r, c), n in rows.items())
-    checks = [check(f"prefill of {GROUP * len(u)} sub-positions: {name}", value, "ms") for name, value in ms.items()]
-    for name, value in ms.items():
-        if name in ("native int8", "native int4_32", "native int4_128"):
-            checks.append(check(f"prefill, {name}: share of the int8 rate", work / value * 1e3 / rate, "ratio"))
-        if name.startswith("native") and "onnx fp32" in ms:
-            checks.append(check(f"prefill: onnx fp32 / {name}", ms["onnx fp32"] / value, "ratio"))
-    checks.append(check("int8 multiply-adds in registers", rate * 1e-9, "10^9/s"))
-    return checks
+        checks += thread_checks(native, u, options.threads, options.rounds)
+        integers = {precision: form for precision, form in native.items() if precision in ("fp32", "int8")}
+        checks += cache_checks(integers or native, u, options.threads, options.rounds)
+        checks += sampler_checks() + grouping_checks(native, folder)
+        isa = next(iter(native.values())).loop.isa
+    finish({"isa": isa, "layers": options.layers, "threads": options.threads, "checks": checks}, options.json)
 
 
 if __name__ == "__main__":

@@ -169,13 +169,14 @@ class SpeechHeadLoop:
     """
 
     def __init__(
-        self, path: str | os.PathLike, *, num_threads: int = 1, max_positions: int = 4096, half_cache: bool = False
+        self, path: str | os.PathLike, *, num_threads: int = 1, max_positions: int = 4096, cache: str = "fp32"
     ) -> None:
         """
         Maps a speech head file.
 
         max_positions: backbone positions that the KV cache may hold; memory is taken as they are used.
-        half_cache: keys and values in float16. The environment variable FACRT_ISA forces an instruction set.
+        cache: keys and values in "fp32", "fp16" or "int8" (a scale per key and per value).
+        The environment variable FACRT_ISA forces an instruction set.
         Raises OSError when the file cannot be opened, RuntimeError when it is no usable speech head file or FACRT_ISA names
         what this processor cannot run, ValueError when an argument is not allowed.
         """
@@ -194,6 +195,8 @@ class SpeechHeadLoop:
     def num_positions(self) -> int: ...
     @property
     def max_positions(self) -> int: ...
+    @property
+    def cache_bytes_per_position(self) -> int: ...
     def prefill(
         self,
         u: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],

@@ -28,6 +28,7 @@ from .voice_tokenizer import VoiceTokenizer
 
 DEFAULT_MAX_POSITIONS = 4096
 SPEECH_HEADS = ("native", "onnx")
+SPEECH_CACHES = ("fp32", "fp16", "int8")
 AudioInput = str | Path | np.ndarray
 
 
@@ -63,6 +64,7 @@ def load(
     max_positions: int = DEFAULT_MAX_POSITIONS,
     check_hashes: bool = True,
     speech_head: str | None = None,
+    speech_cache: str = "fp32",
 ) -> Engine:
     """Opens a bundle and allocates all state.
 
@@ -72,27 +74,34 @@ def load(
         max_positions: prompt plus answer, in backbone positions (5 per second of speech).
         check_hashes: False skips the SHA-256 of the bundle's files.
         speech_head: "native" or "onnx"; default: native where the bundle holds it.
+        speech_cache: how the native speech head keeps keys and values: "fp32", "fp16" or "int8".
 
     Raises:
         BundleError: the bundle is damaged or of another version.
-        RequestError: num_threads or max_positions is not at least 1, or the bundle has no such speech head.
+        RequestError: num_threads or max_positions is not at least 1, or the bundle has no such speech head or cache.
     """
     if num_threads is not None and num_threads < 1:
         raise RequestError(f"num_threads {num_threads} is not at least 1")
-    return Engine(open_bundle(folder, check_hashes), num_threads or _num_cores(), max_positions, speech_head)
+    return Engine(
+        open_bundle(folder, check_hashes), num_threads or _num_cores(), max_positions, speech_head, speech_cache
+    )
 
 
 def _open_speech_head(
-    bundle: Bundle, backend: OrtBackend, num_threads: int, capacity: int, kind: str | None
+    bundle: Bundle, backend: OrtBackend, num_threads: int, capacity: int, kind: str | None, cache: str
 ) -> SpeechHead:
     if kind not in (None, *SPEECH_HEADS):
         raise RequestError(f"speech head {kind!r} is unknown; allowed: {', '.join(SPEECH_HEADS)}")
+    if cache not in SPEECH_CACHES:
+        raise RequestError(f"speech cache {cache!r} is unknown; allowed: {', '.join(SPEECH_CACHES)}")
     config, file = bundle.manifest.model.chat, bundle.manifest.native.get("speech_head")
     if kind == "onnx" or (kind is None and file is None):
+        if cache != "fp32":
+            raise RequestError(f"speech cache {cache!r} needs the native speech head; the ONNX form keeps fp32")
         return OnnxSpeechHead(backend, bundle.embedding_table("speech_embedding"), config, capacity)
     if file is None:
         raise RequestError("this bundle holds no native speech head; use onnx, or export it again")
-    return NativeSpeechHead(bundle.folder / file, config, capacity, num_threads)
+    return NativeSpeechHead(bundle.folder / file, config, capacity, num_threads, cache)
 
 
 def _num_cores() -> int:
@@ -108,6 +117,7 @@ class Engine:
         num_threads: int,
         max_positions: int = DEFAULT_MAX_POSITIONS,
         speech_head: str | None = None,
+        speech_cache: str = "fp32",
     ) -> None:
         if max_positions < 1:
             raise RequestError(f"max_positions {max_positions} is not at least 1")
@@ -117,7 +127,7 @@ class Engine:
         self.config = config
         self.hearing = Hearing(backend, grouping, config)
         self.backbone = backend.decoder("backbone", max_positions)
-        self.speech_head = _open_speech_head(bundle, backend, num_threads, max_positions, speech_head)
+        self.speech_head = _open_speech_head(bundle, backend, num_threads, max_positions, speech_head, speech_cache)
         self.loop = Loop(config, self.backbone, self.speech_head, bundle.embedding_table("text_embedding"), grouping)
         template = bundle.manifest.chat_template
         self.prompter = Prompter(

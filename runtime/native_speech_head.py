@@ -16,10 +16,10 @@ from .sampling import SpeechSampling
 class NativeSpeechHead:
     """`SpeechHead` over a bundle's weight file."""
 
-    def __init__(self, path: Path, config: ChatConfig, capacity: int, num_threads: int) -> None:
-        # capacity: backbone positions
+    def __init__(self, path: Path, config: ChatConfig, capacity: int, num_threads: int, cache: str = "fp32") -> None:
+        # capacity: backbone positions; cache: fp32, fp16 or int8
         try:
-            self.loop = _native.SpeechHeadLoop(path, num_threads=num_threads, max_positions=capacity)
+            self.loop = _native.SpeechHeadLoop(path, num_threads=num_threads, max_positions=capacity, cache=cache)
         except RuntimeError as error:
             raise BundleError(str(error)) from None
         found = (self.loop.hidden_size, self.loop.group_size, self.loop.codebook_size)

@@ -36,16 +36,18 @@ raises leaves the state as it was before it. Belongs to one thread at a time. So
         .def(
             "__init__",
             [](SpeechHeadLoop* self, const std::filesystem::path& path, std::size_t num_threads,
-               std::size_t max_positions, bool half_cache) {
+               std::size_t max_positions, const std::string& cache) {
                 const nb::gil_scoped_release unlocked;
-                new (self) SpeechHeadLoop(
-                    path, {.num_threads = num_threads, .max_positions = max_positions, .half_cache = half_cache});
+                new (self) SpeechHeadLoop(path, {.num_threads = num_threads,
+                                                 .max_positions = max_positions,
+                                                 .cache = cache_format_from_name(cache)});
             },
-            "path"_a, nb::kw_only(), "num_threads"_a = 1, "max_positions"_a = 4096, "half_cache"_a = false,
+            "path"_a, nb::kw_only(), "num_threads"_a = 1, "max_positions"_a = 4096, "cache"_a = "fp32",
             R"(Maps a speech head file.
 
 max_positions: backbone positions that the KV cache may hold; memory is taken as they are used.
-half_cache: keys and values in float16. The environment variable FACRT_ISA forces an instruction set.
+cache: keys and values in "fp32", "fp16" or "int8" (a scale per key and per value).
+The environment variable FACRT_ISA forces an instruction set.
 Raises OSError when the file cannot be opened, RuntimeError when it is no usable speech head file or FACRT_ISA names
 what this processor cannot run, ValueError when an argument is not allowed.)")
         .def_prop_ro("isa", [](const SpeechHeadLoop& self) { return std::string(self.isa()); })
@@ -55,6 +57,7 @@ what this processor cannot run, ValueError when an argument is not allowed.)")
         .def_prop_ro("codebook_size", [](const SpeechHeadLoop& self) { return self.dims().codebook_size; })
         .def_prop_ro("num_positions", &SpeechHeadLoop::num_positions)
         .def_prop_ro("max_positions", &SpeechHeadLoop::max_positions)
+        .def_prop_ro("cache_bytes_per_position", &SpeechHeadLoop::cache_bytes_per_position)
         .def(
             "prefill",
             [](SpeechHeadLoop& self, const FloatRows& u, Sampler& sampler, float temperature, std::int64_t top_k,

@@ -15,13 +15,13 @@ bool is_integer(WeightFormat format) {
 }  // namespace
 
 HeadDecoder::HeadDecoder(const SpeechHeadFile& file, const kernels::Kernels& kernels, ThreadPool& pool,
-                         std::size_t max_rows, std::size_t capacity, bool half_cache)
+                         std::size_t max_rows, std::size_t capacity, CacheFormat cache)
     : x(max_rows, file.dims().inner_size, false),
       file_(file),
       dims_(file.dims()),
       kernels_(kernels),
       pool_(pool),
-      cache_(dims_, capacity, half_cache),
+      cache_(dims_, capacity, cache),
       heads_per_kv_(dims_.num_heads / dims_.num_kv_heads),
       rows_per_turn_(std::max<std::size_t>(1, query_rows_per_turn / heads_per_kv_)),
       normed_(max_rows, dims_.inner_size, is_integer(file.format())),
@@ -29,11 +29,11 @@ HeadDecoder::HeadDecoder(const SpeechHeadFile& file, const kernels::Kernels& ker
       attended_(max_rows, std::size_t{dims_.num_heads} * dims_.head_dim, is_integer(file.format())),
       gated_(max_rows, dims_.intermediate_size, is_integer(file.format())),
       product_(max_rows, std::max(dims_.inner_size, dims_.intermediate_size), false),
-      queries_(max_rows * dims_.num_heads * dims_.head_dim),
+      queries_(max_rows * dims_.num_heads, dims_.head_dim, cache == CacheFormat::int8, kernels::group_cols),
       rotation_(max_rows * dims_.head_dim),
       inverse_frequencies_(dims_.head_dim / 2),
-      scores_stride_(cache_.capacity() + kernels::tile_rows),
-      scores_(pool.num_threads() * rows_per_turn_ * heads_per_kv_ * scores_stride_),
+      scores_(pool.num_threads() * rows_per_turn_ * heads_per_kv_, cache_.capacity() + kernels::group_cols,
+              cache == CacheFormat::int8, kernels::group_cols),
       mixed_(pool.num_threads() * rows_per_turn_ * heads_per_kv_ * kernels::tile_rows),
       max_rows_(max_rows) {
     const float theta = static_cast<float>(dims_.rope_theta);
@@ -156,9 +156,10 @@ void HeadDecoder::enter_cache(std::size_t layer, std::size_t head, std::size_t r
     const SpeechHeadLayer& weights = file_.layers[layer];
     const std::size_t dim = dims_.head_dim, position = length_ + row;
     const float* in = qkv_.row(row);
-    float* query = queries_.data() + (head * num_rows + row) * heads_per_kv_ * dim;
+    const std::size_t query = (head * num_rows + row) * heads_per_kv_;
     for (std::size_t r = 0; r < heads_per_kv_; ++r) {
-        norm_and_rotate(in + (head * heads_per_kv_ + r) * dim, weights.q_norm.data(), row, query + r * dim);
+        norm_and_rotate(in + (head * heads_per_kv_ + r) * dim, weights.q_norm.data(), row, queries_.row(query + r));
+        queries_.quantize(query + r, kernels_);
     }
     float* key = qkv_.row(row) + (dims_.num_heads + head) * dim;
     norm_and_rotate(key, weights.k_norm.data(), row, key);
@@ -170,26 +171,33 @@ void HeadDecoder::enter_cache(std::size_t layer, std::size_t head, std::size_t r
 void HeadDecoder::attend(std::size_t layer, std::size_t head, std::size_t first, std::size_t last, std::size_t num_rows,
                          std::size_t thread) {
     const std::size_t dim = dims_.head_dim, num_queries = (last - first) * heads_per_kv_;
-    const std::size_t num_seen = length_ + last, num_scores = round_up(num_seen, kernels::tile_rows);
+    const std::size_t num_seen = length_ + last, num_scores = round_up(num_seen, kernels::group_cols);
     const auto product = kernels_.products[static_cast<std::size_t>(cache_.format)];
-    const float* query = queries_.data() + (head * num_rows + first) * heads_per_kv_ * dim;
-    float* scores = scores_.data() + thread * rows_per_turn_ * heads_per_kv_ * scores_stride_;
+    const bool is_int8 = cache_.format == WeightFormat::int8;
+    const std::size_t first_score = thread * rows_per_turn_ * heads_per_kv_;
 
-    const kernels::Rows queries{query, nullptr, nullptr, nullptr, dim, num_queries};
+    const kernels::Rows queries = queries_.rows((head * num_rows + first) * heads_per_kv_, num_queries);
+    const std::size_t key_cols = is_int8 ? queries_.stride() : dim;
     for (std::size_t tile = 0; tile < num_scores / kernels::tile_rows; ++tile) {
-        product(cache_.key_tile(layer, head, tile), dim, queries, scores + tile * kernels::tile_rows, scores_stride_);
+        float* scores = scores_.row(first_score) + tile * kernels::tile_rows;
+        product(cache_.key_tile(layer, head, tile), key_cols, queries, scores, scores_.stride());
     }
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
     for (std::size_t i = 0; i < num_queries; ++i) {
-        float* row = scores + i * scores_stride_;
+        float* row = scores_.row(first_score + i);
         const float sum = kernels_.softmax(row, length_ + first + i / heads_per_kv_ + 1, num_scores, scale);
         const float factor = 1.0f / sum;
         for (std::size_t p = 0; p < num_scores; ++p) row[p] *= factor;
+        if (!is_int8) continue;
+        const float* value_scales = cache_.value_scales(layer, head);
+        for (std::size_t p = 0; p < num_scores; ++p) row[p] *= value_scales[p];
+        scores_.quantize(first_score + i, kernels_, num_scores);
     }
-    const kernels::Rows weights{scores, nullptr, nullptr, nullptr, scores_stride_, num_queries};
+    const kernels::Rows weights = scores_.rows(first_score, num_queries);
+    const std::size_t value_cols = is_int8 ? num_scores : round_up(num_seen, 2);
     float* mixed = mixed_.data() + thread * rows_per_turn_ * heads_per_kv_ * kernels::tile_rows;
     for (std::size_t tile = 0; tile < cache_.num_value_tiles(); ++tile) {
-        product(cache_.value_tile(layer, head, tile), round_up(num_seen, 2), weights, mixed, kernels::tile_rows);
+        product(cache_.value_tile(layer, head, tile), value_cols, weights, mixed, kernels::tile_rows);
         const std::size_t start = tile * kernels::tile_rows, count = std::min(kernels::tile_rows, dim - start);
         for (std::size_t i = 0; i < num_queries; ++i) {
             const std::size_t query_head = head * heads_per_kv_ + i % heads_per_kv_;

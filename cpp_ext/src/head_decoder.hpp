@@ -13,7 +13,7 @@ namespace facrt {
 class HeadDecoder {
   public:
     HeadDecoder(const SpeechHeadFile& file, const kernels::Kernels& kernels, ThreadPool& pool, std::size_t max_rows,
-                std::size_t capacity, bool half_cache);
+                std::size_t capacity, CacheFormat cache);
 
     Activations x;  // [max_rows, inner_size], input and output; the output is not yet normed
 
@@ -21,6 +21,7 @@ class HeadDecoder {
     void forward(std::size_t num_rows);
 
     std::size_t length() const { return length_; }
+    std::size_t cache_bytes_per_position() const { return cache_.bytes_per_position(); }
     void truncate(std::size_t length) { length_ = std::min(length_, length); }
 
     // y[row][tile * 16 ..] = (matrix times each row of in); done(tile, y, y_stride) follows each tile at once.
@@ -67,12 +68,11 @@ class HeadDecoder {
     Activations attended_;                     // [max_rows, num_heads head_dim]
     Activations gated_;                        // [max_rows, intermediate_size]
     Activations product_;                      // [max_rows, max(inner_size, intermediate_size)] scratch
-    ZeroedBuffer<float> queries_;              // [num_kv_heads, num_rows, heads_per_kv, head_dim], rotated
+    Activations queries_;                      // [num_kv_heads * num_rows * heads_per_kv, head_dim], rotated
     ZeroedBuffer<float> rotation_;             // [max_rows, head_dim / 2] cosines, then sines
     ZeroedBuffer<float> inverse_frequencies_;  // [head_dim / 2]
-    std::size_t scores_stride_;
-    ZeroedBuffer<float> scores_;  // per thread [rows_per_turn * heads_per_kv, scores_stride]
-    ZeroedBuffer<float> mixed_;   // per thread [rows_per_turn * heads_per_kv, 16]
+    Activations scores_;                       // per thread [rows_per_turn * heads_per_kv, capacity]
+    ZeroedBuffer<float> mixed_;                // per thread [rows_per_turn * heads_per_kv, 16]
     std::size_t max_rows_;
 };
 

@@ -3,58 +3,62 @@
 #include <cstdint>
 
 #include "activations.hpp"
-#include "facrt/speech_head_file.hpp"
+#include "facrt/speech_head.hpp"
 
 namespace facrt {
 
 // Keys and values of every layer, in tiles that the matrix kernels read: queries times keys, and weights times
 // values, are then products with a PackedMatrix.
-//   keys of a head:   [capacity / 16][head_dim][16 positions]
-//   values of a head: [head_dim / 16, rounded up][capacity][16 dimensions]
+//   keys of a head:   [capacity / 16] tiles of 16 positions x head_dim columns
+//   values of a head: [head_dim / 16, rounded up] tiles of 16 dimensions x capacity columns
+// int8: a key's scale is its row's in the tile; a value's scale is its column's, so it lies apart, to be multiplied
+// into the weights.
 class KvCache {
   public:
-    KvCache(const SpeechHeadDims& dims, std::size_t num_positions, bool half)
-        : format(half ? WeightFormat::fp16 : WeightFormat::fp32),
-          num_heads_(dims.num_kv_heads),
-          head_dim_(dims.head_dim),
-          num_value_tiles_(round_up(head_dim_, 16) / 16),
-          capacity_(round_up(num_positions, 16)),
-          item_bytes_(half ? 2 : 4),
-          keys_(dims.num_layers * num_heads_ * key_items() * item_bytes_),
-          values_(dims.num_layers * num_heads_ * value_items() * item_bytes_) {}
+    KvCache(const SpeechHeadDims& dims, std::size_t num_positions, CacheFormat cache_format);
 
-    const WeightFormat format;
+    const WeightFormat format;  // fp32, fp16 or int8
 
     std::size_t capacity() const { return capacity_; }
     std::size_t num_value_tiles() const { return num_value_tiles_; }
 
     const std::byte* key_tile(std::size_t layer, std::size_t head, std::size_t tile) const {
-        return keys_.data() + ((layer * num_heads_ + head) * key_items() + tile * head_dim_ * 16) * item_bytes_;
+        return keys_.data() + (head_index(layer, head) * (capacity_ / 16) + tile) * key_tile_bytes_;
     }
     const std::byte* value_tile(std::size_t layer, std::size_t head, std::size_t tile) const {
-        return values_.data() + ((layer * num_heads_ + head) * value_items() + tile * capacity_ * 16) * item_bytes_;
+        return values_.data() + (head_index(layer, head) * num_value_tiles_ + tile) * value_tile_bytes_;
     }
+    // [capacity], int8 only
+    const float* value_scales(std::size_t layer, std::size_t head) const {
+        return value_scales_.data() + head_index(layer, head) * capacity_;
+    }
+
+    std::size_t bytes_per_position() const;  // all layers and heads
 
     // key, value: [head_dim]
     void write(std::size_t layer, std::size_t head, std::size_t position, const float* key, const float* value);
 
-    // Makes the value at `position` zero, where there is room for one: kernels read pairs of positions.
+    // Makes the value at `position` zero, where there is room for one: float kernels read pairs of positions.
     void clear_value(std::size_t layer, std::size_t head, std::size_t position);
 
   private:
-    std::size_t key_items() const { return capacity_ * head_dim_; }
-    std::size_t value_items() const { return capacity_ * num_value_tiles_ * 16; }
+    std::size_t head_index(std::size_t layer, std::size_t head) const { return layer * num_heads_ + head; }
     template <class Item, class Convert>
     void write_items(std::byte* keys, std::byte* values, std::size_t position, const float* key, const float* value,
                      Convert convert);
+    void write_int8(std::byte* keys, std::byte* values, float* value_scale, std::size_t position, const float* key,
+                    const float* value);
 
+    std::size_t num_layers_;
     std::size_t num_heads_;
     std::size_t head_dim_;
     std::size_t num_value_tiles_;
-    std::size_t capacity_;  // sub-positions, a multiple of 16
-    std::size_t item_bytes_;
+    std::size_t capacity_;  // sub-positions, a multiple of 32
+    std::size_t key_tile_bytes_;
+    std::size_t value_tile_bytes_;
     ZeroedBuffer<std::byte> keys_;
     ZeroedBuffer<std::byte> values_;
+    ZeroedBuffer<float> value_scales_;  // [layers, heads, capacity], int8 only
 };
 
 }  // namespace facrt

@@ -29,6 +29,13 @@ std::size_t checked_positions(std::size_t max_positions) {
 
 }  // namespace
 
+CacheFormat cache_format_from_name(std::string_view name) {
+    if (name == "fp32") return CacheFormat::float32;
+    if (name == "fp16") return CacheFormat::float16;
+    if (name == "int8") return CacheFormat::int8;
+    throw std::invalid_argument("cache \"" + std::string(name) + "\" must be fp32, fp16 or int8");
+}
+
 struct SpeechHeadLoop::State {
     State(const std::filesystem::path& path, const SpeechHeadOptions& options)
         : file(path),
@@ -37,7 +44,7 @@ struct SpeechHeadLoop::State {
           max_positions(checked_positions(options.max_positions)),
           pool(options.num_threads),
           decoder(file, kernels, pool, positions_per_block(dims) * dims.group_size, max_positions * dims.group_size,
-                  options.half_cache),
+                  options.cache),
           u(positions_per_block(dims), dims.hidden_size, is_integer()),
           sub_vectors(positions_per_block(dims), std::size_t{dims.group_size} * dims.hidden_size, false),
           z(positions_per_block(dims) * dims.group_size, dims.hidden_size, is_integer()),
@@ -188,6 +195,10 @@ std::size_t SpeechHeadLoop::num_positions() const {
 
 std::size_t SpeechHeadLoop::max_positions() const {
     return state_->max_positions;
+}
+
+std::size_t SpeechHeadLoop::cache_bytes_per_position() const {
+    return state_->decoder.cache_bytes_per_position() * state_->dims.group_size;
 }
 
 std::span<const float> SpeechHeadLoop::logits(std::size_t i) const {

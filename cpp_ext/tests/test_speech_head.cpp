@@ -113,12 +113,33 @@ void every_instruction_set_agrees_with_the_portable_one() {
     ::unsetenv("FACRT_ISA");
 }
 
-void a_half_cache_is_close() {
+void smaller_caches_are_close() {
+    using facrt::CacheFormat;
+    for (const auto& dims : shapes) {
+        const TemporaryHeadFile file(RandomHead(dims, WeightFormat::fp32).bytes());
+        const Run whole = run(file.path(), {.max_positions = 52});
+        for (const auto& [cache, limit] : {std::pair{CacheFormat::float16, 2e-3}, {CacheFormat::int8, 2e-2}}) {
+            const Run smaller = run(file.path(), {.max_positions = 52, .cache = cache});
+            CHECK(relative_error(smaller, whole, dims.group_size, dims.codebook_size) < limit);
+            CHECK(smaller.logits != whole.logits);
+            const Run other = run(file.path(), {.num_threads = 3, .max_positions = 60, .cache = cache}, 27);
+            CHECK(other.tokens == smaller.tokens);
+            CHECK(other.logits == smaller.logits);
+        }
+    }
+}
+
+void a_cache_has_the_bytes_it_says() {
     const TemporaryHeadFile file(RandomHead(shapes[0], WeightFormat::fp32).bytes());
-    const Run whole = run(file.path(), {.max_positions = 52});
-    const Run half = run(file.path(), {.max_positions = 52, .half_cache = true});
-    CHECK(relative_error(half, whole, shapes[0].group_size, shapes[0].codebook_size) < 2e-3);
-    CHECK(half.logits != whole.logits);
+    const auto bytes = [&](facrt::CacheFormat cache) {
+        return facrt::SpeechHeadLoop(file.path(), {.max_positions = 2, .cache = cache}).cache_bytes_per_position();
+    };
+    const std::size_t numbers = 5 * 2 * 2 * 2 * 16;  // group, layers, KV heads, key and value, head_dim
+    CHECK(bytes(facrt::CacheFormat::float32) == 4 * numbers);
+    CHECK(bytes(facrt::CacheFormat::float16) == 2 * numbers);
+    CHECK(bytes(facrt::CacheFormat::int8) == numbers + 5 * 2 * 2 * 2 * 4);
+    CHECK(facrt::cache_format_from_name("int8") == facrt::CacheFormat::int8);
+    CHECK(throws<std::invalid_argument>([] { facrt::cache_format_from_name("int2"); }, "fp32, fp16 or int8"));
 }
 
 void it_starts_again_from_any_position() {
@@ -177,7 +198,8 @@ void arguments_are_checked() {
 int main() {
     threads_and_cached_prompts_change_no_bit();
     every_instruction_set_agrees_with_the_portable_one();
-    a_half_cache_is_close();
+    smaller_caches_are_close();
+    a_cache_has_the_bytes_it_says();
     it_starts_again_from_any_position();
     arguments_are_checked();
 }

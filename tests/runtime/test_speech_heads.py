@@ -144,6 +144,26 @@ def test_the_choice_of_head(golden_bundle: Path, bundle_copy: Path) -> None:
         load(bundle_copy, speech_head="native")
 
 
+@pytest.mark.parametrize(("cache", "limit"), [("fp16", 2e-3), ("int8", 3e-2)])
+def test_a_smaller_cache_is_close(golden_bundle: Path, u: Array, cache: str, limit: float) -> None:
+    whole = load(golden_bundle, max_positions=CAPACITY).speech_head
+    smaller = load(golden_bundle, max_positions=CAPACITY, speech_cache=cache).speech_head
+    assert isinstance(whole, NativeSpeechHead)
+    assert isinstance(smaller, NativeSpeechHead)
+    assert smaller.loop.cache_bytes_per_position < whole.loop.cache_bytes_per_position
+    for head in (whole, smaller):
+        head.prefill(u[:33], SpeechSampling(GREEDY))
+    wanted, found = whole.loop.logits(0), smaller.loop.logits(0)
+    assert 0 < np.linalg.norm(found - wanted) < limit * np.linalg.norm(wanted)
+
+
+def test_the_choice_of_cache(golden_bundle: Path) -> None:
+    with pytest.raises(RequestError, match="speech cache 'int2' is unknown; allowed: fp32, fp16, int8"):
+        load(golden_bundle, speech_cache="int2")
+    with pytest.raises(RequestError, match="speech cache 'int8' needs the native speech head"):
+        load(golden_bundle, speech_head="onnx", speech_cache="int8")
+
+
 def test_a_damaged_weight_file(golden_bundle: Path, chat: ChatModel, tmp_path: Path) -> None:
     whole = (golden_bundle / "speech_head.bin").read_bytes()
     (tmp_path / "head").write_bytes(whole[:-1])

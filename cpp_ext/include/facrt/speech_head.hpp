@@ -12,10 +12,16 @@
 
 namespace facrt {
 
+// How keys and values are stored: 4 bytes a number, 2, or 1 and a float32 scale for each key and each value of a head.
+enum class CacheFormat : std::uint32_t { float32 = 0, float16 = 1, int8 = 2 };
+
+// "fp32", "fp16" or "int8"; anything else throws std::invalid_argument.
+CacheFormat cache_format_from_name(std::string_view name);
+
 struct SpeechHeadOptions {
     std::size_t num_threads = 1;       // >= 1
     std::size_t max_positions = 4096;  // backbone positions; the KV cache grows to them as they are used
-    bool half_cache = false;           // keys and values stored in float16
+    CacheFormat cache = CacheFormat::float32;
 };
 
 // The refinement loop: group_size speech tokens per backbone step.  SEMANTICS.md 4
@@ -35,6 +41,7 @@ class SpeechHeadLoop {
     std::string_view isa() const;       // "portable", "avx2", ...
     std::size_t num_positions() const;  // backbone positions seen
     std::size_t max_positions() const;
+    std::size_t cache_bytes_per_position() const;  // of keys and values, all layers, one backbone position
 
     // The prompt: u [T, H], hidden state plus text embedding of each position; tokens [group_size] of the last
     // position, which the generation loop discards though the cache keeps them.

@@ -10,7 +10,10 @@ struct Avx512 {
     using F = __m512;
     using I = __m512i;
     using B = __m512i;
-    static constexpr int most_rows = 8;
+    using Block = Avx512;
+    static constexpr std::size_t width = 16;
+    static constexpr int block_rows = 8;
+    static constexpr int num_sums = 16;
 
     static F zero() { return _mm512_setzero_ps(); }
     static F broadcast(float x) { return _mm512_set1_ps(x); }

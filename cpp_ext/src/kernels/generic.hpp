@@ -2,8 +2,10 @@
 
 #include "kernels.hpp"
 
-// The kernels, written once over V: 16 float lanes F, 16 int32 lanes I, 64 bytes B, of one instruction set.
+// The kernels, written once over lanes: L::width float lanes F, as many int32 lanes I, four times as many bytes B.
 namespace facrt::kernels {
+
+namespace {
 
 template <class T>
 inline T load_as(const void* source) {
@@ -12,101 +14,134 @@ inline T load_as(const void* source) {
     return value;
 }
 
-template <class V>
-struct Generic {
-    using F = typename V::F;
-    using I = typename V::I;
-    using B = typename V::B;
+template <int num>
+struct QuantizedRows {
+    const std::int8_t* q[num];
+    const float* scales[num];
+    const std::int32_t* sums[num];
 
-    // Two chains per row, even and odd columns, for every number of rows: the sums are the same bits.
+    QuantizedRows(const Rows& x, std::size_t first) {
+        for (int s = 0; s < num; ++s) {
+            const std::size_t i = first + static_cast<std::size_t>(s);
+            q[s] = x.quantized + i * x.stride;
+            scales[s] = x.scales + i * (x.stride / group_cols);
+            sums[s] = x.sums + i * (x.stride / group_cols);
+        }
+    }
+};
+
+}  // namespace
+
+// A product of x's rows first .. first+num-1 with lanes part * L::width .. of a tile. Whatever the lanes and num, each
+// sum is made in the same order: the results are the same bits.
+template <class L>
+struct Products {
+    using F = typename L::F;
+    using I = typename L::I;
+    using B = typename L::B;
+
+    static void store(float* y, std::size_t y_stride, std::size_t row, std::size_t part, F value) {
+        L::store(y + row * y_stride + part * L::width, value);
+    }
+
+    // Two chains per row, even and odd columns.
     struct Float32 {
         static constexpr std::size_t pair_bytes = 128;
-        static void pair(const std::byte* w, F& even, F& odd) {
-            even = V::load(reinterpret_cast<const float*>(w));
-            odd = V::load(reinterpret_cast<const float*>(w + 64));
+        static void pair(const std::byte* w, std::size_t part, F& even, F& odd) {
+            const auto* lanes = reinterpret_cast<const float*>(w) + part * L::width;
+            even = L::load(lanes);
+            odd = L::load(lanes + tile_rows);
         }
     };
     struct Float16 {
         static constexpr std::size_t pair_bytes = 64;
-        static void pair(const std::byte* w, F& even, F& odd) {
-            even = V::load_half(w);
-            odd = V::load_half(w + 32);
+        static void pair(const std::byte* w, std::size_t part, F& even, F& odd) {
+            even = L::load_half(w + part * 2 * L::width);
+            odd = L::load_half(w + part * 2 * L::width + 2 * tile_rows);
         }
     };
     struct Bfloat16 {
         static constexpr std::size_t pair_bytes = 64;
-        static void pair(const std::byte* w, F& even, F& odd) {
-            const B bytes = V::load_bytes(w);
-            even = V::bfloat_even(bytes);
-            odd = V::bfloat_odd(bytes);
+        static void pair(const std::byte* w, std::size_t part, F& even, F& odd) {
+            const B bytes = L::load_bytes(w + part * 4 * L::width);
+            even = L::bfloat_even(bytes);
+            odd = L::bfloat_odd(bytes);
         }
     };
 
     template <class Format>
     struct FloatProduct {
         template <int num>
-        static void rows(const std::byte* w, std::size_t cols, const Rows& x, std::size_t first, float* y,
-                         std::size_t y_stride) {
+        static void rows(const std::byte* w, std::size_t part, std::size_t cols, const Rows& x, std::size_t first,
+                         float* y, std::size_t y_stride) {
             F even[num], odd[num];
             const float* row[num];
             for (int s = 0; s < num; ++s) {
-                even[s] = odd[s] = V::zero();
+                even[s] = odd[s] = L::zero();
                 row[s] = x.values + (first + static_cast<std::size_t>(s)) * x.stride;
             }
             for (std::size_t k = 0; k < cols; k += 2, w += Format::pair_bytes) {
                 F w_even, w_odd;
-                Format::pair(w, w_even, w_odd);
+                Format::pair(w, part, w_even, w_odd);
                 for (int s = 0; s < num; ++s) {
-                    even[s] = V::fma(w_even, V::broadcast(row[s][k]), even[s]);
-                    odd[s] = V::fma(w_odd, V::broadcast(row[s][k + 1]), odd[s]);
+                    even[s] = L::fma(w_even, L::broadcast(row[s][k]), even[s]);
+                    odd[s] = L::fma(w_odd, L::broadcast(row[s][k + 1]), odd[s]);
                 }
             }
             for (int s = 0; s < num; ++s) {
-                V::store(y + (first + static_cast<std::size_t>(s)) * y_stride, V::add(even[s], odd[s]));
+                store(y, y_stride, first + static_cast<std::size_t>(s), part, L::add(even[s], odd[s]));
             }
         }
     };
+
+    // sum = the integer products of group g: 32 columns, whose weights begin at w.
+    template <int num>
+    static void sum_int8(const std::byte* w, const QuantizedRows<num>& in, std::size_t g, I* sum) {
+        for (int s = 0; s < num; ++s) sum[s] = L::start_int8(in.sums[s][g]);
+        for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 4, w += 64) {
+            const B bytes = L::load_bytes(w);
+            for (int s = 0; s < num; ++s) {
+                sum[s] = L::dot_int8(sum[s], bytes, load_as<std::int32_t>(in.q[s] + k));
+            }
+        }
+    }
 
     template <int num>
-    struct QuantizedRows {
-        const std::int8_t* q[num];
-        const float* scales[num];
-        const std::int32_t* sums[num];
-
-        QuantizedRows(const Rows& x, std::size_t first) {
+    static void sum_int4(const std::byte* w, const QuantizedRows<num>& in, std::size_t g, I* sum) {
+        for (int s = 0; s < num; ++s) sum[s] = L::broadcast_int(-8 * in.sums[s][g]);
+        for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 8, w += 64) {
+            const B bytes = L::load_bytes(w);
+            const B low = L::low_halves(bytes), high = L::high_halves(bytes);
             for (int s = 0; s < num; ++s) {
-                const std::size_t i = first + static_cast<std::size_t>(s);
-                q[s] = x.quantized + i * x.stride;
-                scales[s] = x.scales + i * (x.stride / group_cols);
-                sums[s] = x.sums + i * (x.stride / group_cols);
+                sum[s] = L::dot_uint4(sum[s], low, load_as<std::int32_t>(in.q[s] + k));
+                sum[s] = L::dot_uint4(sum[s], high, load_as<std::int32_t>(in.q[s] + k + 4));
             }
         }
-    };
+    }
+
+    template <int num>
+    static void add_scaled(const I* sum, const QuantizedRows<num>& in, std::size_t g, F* total) {
+        for (int s = 0; s < num; ++s) {
+            total[s] = L::fma(L::to_float(sum[s]), L::broadcast(in.scales[s][g]), total[s]);
+        }
+    }
 
     struct Int8Product {
         template <int num>
-        static void rows(const std::byte* tile, std::size_t cols, const Rows& x, std::size_t first, float* y,
-                         std::size_t y_stride) {
+        static void rows(const std::byte* tile, std::size_t part, std::size_t cols, const Rows& x, std::size_t first,
+                         float* y, std::size_t y_stride) {
             const QuantizedRows<num> in(x, first);
-            const std::byte* w = tile + tile_rows * sizeof(float);
+            const std::byte* w = tile + tile_rows * sizeof(float) + part * 4 * L::width;
             F total[num];
-            for (int s = 0; s < num; ++s) total[s] = V::zero();
-            for (std::size_t g = 0; g < cols / group_cols; ++g) {
+            for (int s = 0; s < num; ++s) total[s] = L::zero();
+            for (std::size_t g = 0; g < cols / group_cols; ++g, w += 16 * group_cols) {
                 I sum[num];
-                for (int s = 0; s < num; ++s) sum[s] = V::start_int8(in.sums[s][g]);
-                for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 4, w += 64) {
-                    const B bytes = V::load_bytes(w);
-                    for (int s = 0; s < num; ++s) {
-                        sum[s] = V::dot_int8(sum[s], bytes, load_as<std::int32_t>(in.q[s] + k));
-                    }
-                }
-                for (int s = 0; s < num; ++s) {
-                    total[s] = V::fma(V::to_float(sum[s]), V::broadcast(in.scales[s][g]), total[s]);
-                }
+                sum_int8<num>(w, in, g, sum);
+                add_scaled<num>(sum, in, g, total);
             }
-            const F scale = V::load(reinterpret_cast<const float*>(tile));
+            const F scale = L::load(reinterpret_cast<const float*>(tile) + part * L::width);
             for (int s = 0; s < num; ++s) {
-                V::store(y + (first + static_cast<std::size_t>(s)) * y_stride, V::mul(total[s], scale));
+                store(y, y_stride, first + static_cast<std::size_t>(s), part, L::mul(total[s], scale));
             }
         }
     };
@@ -114,58 +149,86 @@ struct Generic {
     template <std::size_t block>
     struct Int4Product {
         template <int num>
-        static void add_group(const std::byte* w, const QuantizedRows<num>& in, std::size_t g, F* totals) {
-            I sum[num];
-            for (int s = 0; s < num; ++s) sum[s] = V::broadcast_int(-8 * in.sums[s][g]);
-            for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 8, w += 64) {
-                const B bytes = V::load_bytes(w);
-                const B low = V::low_halves(bytes), high = V::high_halves(bytes);
-                for (int s = 0; s < num; ++s) {
-                    sum[s] = V::dot_uint4(sum[s], low, load_as<std::int32_t>(in.q[s] + k));
-                    sum[s] = V::dot_uint4(sum[s], high, load_as<std::int32_t>(in.q[s] + k + 4));
-                }
-            }
-            for (int s = 0; s < num; ++s) {
-                totals[s] = V::fma(V::to_float(sum[s]), V::broadcast(in.scales[s][g]), totals[s]);
-            }
-        }
-
-        template <int num>
-        static void rows(const std::byte* tile, std::size_t cols, const Rows& x, std::size_t first, float* y,
-                         std::size_t y_stride) {
+        static void rows(const std::byte* tile, std::size_t part, std::size_t cols, const Rows& x, std::size_t first,
+                         float* y, std::size_t y_stride) {
             const QuantizedRows<num> in(x, first);
             const std::byte* w = tile;
             F total[num];
-            for (int s = 0; s < num; ++s) total[s] = V::zero();
+            for (int s = 0; s < num; ++s) total[s] = L::zero();
             std::size_t g = 0;
             for (std::size_t pair = 0; pair < cols / (2 * block); ++pair) {
-                const std::byte* scales = w;
+                const std::byte* scales = w + part * 2 * L::width;
                 w += 64;
                 for (std::size_t b = 0; b < 2; ++b) {
                     F of_block[num];
-                    for (int s = 0; s < num; ++s) of_block[s] = V::zero();
-                    for (std::size_t i = 0; i < block / group_cols; ++i, ++g, w += 256)
-                        add_group<num>(w, in, g, of_block);
-                    const F scale = V::load_half(scales + b * 2 * tile_rows);
-                    for (int s = 0; s < num; ++s) total[s] = V::fma(of_block[s], scale, total[s]);
+                    for (int s = 0; s < num; ++s) of_block[s] = L::zero();
+                    for (std::size_t i = 0; i < block / group_cols; ++i, ++g, w += 8 * group_cols) {
+                        I sum[num];
+                        sum_int4<num>(w + part * 4 * L::width, in, g, sum);
+                        add_scaled<num>(sum, in, g, of_block);
+                    }
+                    const F scale = L::load_half(scales + b * 2 * tile_rows);
+                    for (int s = 0; s < num; ++s) total[s] = L::fma(of_block[s], scale, total[s]);
                 }
             }
-            for (int s = 0; s < num; ++s) V::store(y + (first + static_cast<std::size_t>(s)) * y_stride, total[s]);
+            for (int s = 0; s < num; ++s) store(y, y_stride, first + static_cast<std::size_t>(s), part, total[s]);
         }
     };
 
-    template <class Product>
-    static void product(const std::byte* tile, std::size_t cols, const Rows& x, float* y, std::size_t y_stride) {
-        std::size_t first = 0;
-        if constexpr (V::most_rows >= 8) {
-            for (; x.num_rows - first >= 8; first += 8) Product::template rows<8>(tile, cols, x, first, y, y_stride);
+    // As many rows at once as `num` allows; returns the first row that is left.
+    template <class Product, int num>
+    static std::size_t rows(const std::byte* tile, std::size_t cols, const Rows& x, std::size_t first, float* y,
+                            std::size_t y_stride) {
+        for (; x.num_rows - first >= num; first += num) {
+            for (std::size_t part = 0; part < tile_rows / L::width; ++part) {
+                Product::template rows<num>(tile, part, cols, x, first, y, y_stride);
+            }
         }
-        if constexpr (V::most_rows >= 4) {
-            for (; x.num_rows - first >= 4; first += 4) Product::template rows<4>(tile, cols, x, first, y, y_stride);
-        }
-        for (; x.num_rows - first >= 2; first += 2) Product::template rows<2>(tile, cols, x, first, y, y_stride);
-        if (first < x.num_rows) Product::template rows<1>(tile, cols, x, first, y, y_stride);
+        return first;
     }
+};
+
+// An instruction set: V's 16 lanes for everything; many rows at once by V::Block's lanes, V::block_rows at a time.
+template <class V>
+struct Generic {
+    using F = typename V::F;
+    using I = typename V::I;
+    using B = typename V::B;
+
+    template <class Of>
+    static void product(const std::byte* tile, std::size_t cols, const Rows& x, float* y, std::size_t y_stride) {
+        using Wide = Products<V>;
+        using Block = Products<typename V::Block>;
+        std::size_t first =
+            Block::template rows<typename Of::template In<Block>, V::block_rows>(tile, cols, x, 0, y, y_stride);
+        if constexpr (V::block_rows > 4) {
+            first = Block::template rows<typename Of::template In<Block>, 4>(tile, cols, x, first, y, y_stride);
+        }
+        first = Wide::template rows<typename Of::template In<Wide>, 2>(tile, cols, x, first, y, y_stride);
+        Wide::template rows<typename Of::template In<Wide>, 1>(tile, cols, x, first, y, y_stride);
+    }
+
+    struct Fp32 {
+        template <class P>
+        using In = typename P::template FloatProduct<typename P::Float32>;
+    };
+    struct Fp16 {
+        template <class P>
+        using In = typename P::template FloatProduct<typename P::Float16>;
+    };
+    struct Bf16 {
+        template <class P>
+        using In = typename P::template FloatProduct<typename P::Bfloat16>;
+    };
+    struct Int8 {
+        template <class P>
+        using In = typename P::Int8Product;
+    };
+    template <std::size_t block>
+    struct Int4 {
+        template <class P>
+        using In = typename P::template Int4Product<block>;
+    };
 
     static void quantize(const float* x, std::size_t n, std::int8_t* q, float* scales, std::int32_t* sums) {
         for (std::size_t g = 0; g < n / group_cols; ++g, x += group_cols, q += group_cols) {
@@ -244,25 +307,33 @@ struct Generic {
         return static_cast<std::uint64_t>(total < 0.0f ? -total : total);
     }
 
+    // As many independent sums as the registers hold, each with an activation of its own as in a product (equal ones
+    // would be multiplied once), 1024 multiply-adds a round.
     static std::int32_t multiply_adds(std::size_t n) {
-        I sums[16];
-        for (int j = 0; j < 16; ++j) sums[j] = V::broadcast_int(j);
+        using L = typename V::Block;
+        constexpr int num_sums = V::num_sums;
+        typename L::I sums[num_sums];
+        std::int32_t x[num_sums];
+        for (int j = 0; j < num_sums; ++j) {
+            sums[j] = L::broadcast_int(j);
+            x[j] = j;
+        }
         alignas(64) std::byte bytes[64] = {};
         bytes[0] = std::byte{129};
-        B w = V::load_bytes(bytes);
-        for (std::size_t i = 0; i < n; ++i) {
-            for (int j = 0; j < 16; ++j) sums[j] = V::dot_int8(sums[j], w, static_cast<std::int32_t>(n));
-            V::keep(w);
+        typename L::B w = L::load_bytes(bytes);
+        for (std::size_t i = 0; i < n * 1024 / (num_sums * 4 * L::width); ++i) {
+            asm volatile("" : : "r"(x) : "memory");
+            for (int j = 0; j < num_sums; ++j) sums[j] = L::dot_int8(sums[j], w, x[j]);
+            L::keep(w);
         }
         float total = 0.0f;
-        for (const I& sum : sums) total += V::reduce_add(V::to_float(sum));
+        for (const auto& sum : sums) total += L::reduce_add(L::to_float(sum));
         return static_cast<std::int32_t>(total * 1e-9f);
     }
 
     static constexpr Kernels kernels(const char* name) {
         return {name,
-                {product<FloatProduct<Float32>>, product<FloatProduct<Float16>>, product<FloatProduct<Bfloat16>>,
-                 product<Int8Product>, product<Int4Product<32>>, product<Int4Product<128>>},
+                {product<Fp32>, product<Fp16>, product<Bf16>, product<Int8>, product<Int4<32>>, product<Int4<128>>},
                 quantize,
                 rms_norm,
                 silu_multiply,

@@ -18,7 +18,10 @@ struct Portable {
     using F = Floats;
     using I = Ints;
     using B = Bytes;
-    static constexpr int most_rows = 2;
+    using Block = Portable;
+    static constexpr std::size_t width = 16;
+    static constexpr int block_rows = 2;
+    static constexpr int num_sums = 2;
 
     template <class Function>
     static F each(Function function) {
