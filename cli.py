@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="On-device Fun-Audio-Chat."
 )
-train = typer.Typer(no_args_is_help=True, help="Training data, and merging of checkpoints.")
+train = typer.Typer(no_args_is_help=True, help="Training data, merging of checkpoints, pictures of losses.")
 app.add_typer(train, name="train")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")]
@@ -374,6 +374,60 @@ def train_merge(
     say(f"{out}: {size / 2**20:.1f} MiB of weights")
     if json_:
         _print_json({"checkpoint": str(out), "alpha": alpha, "size_bytes": size})
+
+
+@train.command("run")
+def train_run(
+    out: Annotated[Path, typer.Option(help="The run's folder: data, checkpoints, logs, and at last nano/.")],
+    recipe: Annotated[str, typer.Option(help="A recipe that ships with facrt, or a TOML file.")] = "nano",
+    stages: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage; may be repeated.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A dataset folder instead of the generator's.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
+    json_: Json = False,
+) -> None:
+    """Train a model by a recipe; a run that was stopped goes on. Under torchrun, data parallel."""
+    from .report import say, stage_progress
+
+    try:
+        import torch
+
+        from .train.pack import pack
+        from .train.recipe import STAGES, read_recipe
+        from .train.run import Run, run_recipe
+    except ModuleNotFoundError as error:
+        raise RequestError(f"{error.name} is not installed; training needs: pip install 'facrt[train]'") from None
+    if threads is not None:
+        if threads < 1:
+            raise RequestError(f"--threads is {threads}; 1 or more is needed")
+        torch.set_num_threads(threads)
+    chosen = tuple(stages or STAGES)
+    with stage_progress() as show:
+        run_ = Run(read_recipe(recipe), out, data, show)
+        run_recipe(run_, chosen)
+        size = pack(run_, STAGES[-1], out / "nano") if chosen == STAGES else 0
+    if size:
+        say(f"{out / 'nano'}: {size / 2**20:.1f} MiB; facrt export {out / 'nano'} --out bundle/")
+    if json_:
+        _print_json({"run": str(out), "stages": list(chosen), "checkpoint_bytes": size})
+
+
+@train.command("plot")
+def train_plot(
+    logs: Annotated[Path, typer.Argument(metavar="LOGDIR", help="A training run's folder, or one *.jsonl of it.")],
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("losses.png"),
+    json_: Json = False,
+) -> None:
+    """Draw the losses of a training run, a panel per stage, as PNG."""
+    from .report import say
+
+    try:
+        from .train.plot import plot_losses
+    except ModuleNotFoundError as error:
+        raise RequestError(f"{error.name} is not installed; drawing needs: pip install 'facrt[train]'") from None
+    stages = plot_losses(logs, out)
+    say(f"{out}: {', '.join(stages)}")
+    if json_:
+        _print_json({"picture": str(out), "stages": stages})
 
 
 def _summary(manifest: Any) -> dict[str, Any]:

@@ -47,6 +47,11 @@ def check(name: str, value: float, unit: str, limit: float | None = None) -> dic
     return {"name": name, "value": value, "unit": unit, "limit": limit, "ok": limit is None or value <= limit}
 
 
+def at_least(name: str, value: float, unit: str, limit: float) -> dict[str, Any]:
+    """One asked-for number; `limit` is the least it may be."""
+    return {"name": name, "value": value, "unit": unit, "limit": limit, "ok": value >= limit}
+
+
 def finish(report: dict[str, Any], as_json: bool) -> None:
     """Prints a report: JSON on stdout, or lines on stderr."""
     report = {"machine": {"processor": platform.machine(), "cores": os.cpu_count()}, **report}
@@ -54,5 +59,5 @@ def finish(report: dict[str, Any], as_json: bool) -> None:
         sys.stdout.write(json.dumps(report) + "\n")
         return
     for row in report["checks"]:
-        limit = "" if row["limit"] is None else f"  (at most {row['limit']}: {'ok' if row['ok'] else 'MISSED'})"
+        limit = "" if row["limit"] is None else f"  (limit {row['limit']}: {'ok' if row['ok'] else 'MISSED'})"
         sys.stderr.write(f"{row['name']:<60} {row['value']:10.3f} {row['unit']}{limit}\n")

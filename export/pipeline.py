@@ -22,10 +22,9 @@ from ..errors import CheckpointError, RequestError
 from ..model import checkpoint, nano
 from ..model.backbone import Backbone
 from ..model.components import Component, ModelConfig, components
-from ..model.config_files import read_chat_config, read_json
+from ..model.config_files import read_chat_config, read_json, read_sampling
 from ..model.flow import Flow, flow_noise
 from ..model.generate import ChatModel
-from ..model.settings import PUBLISHED_SAMPLING
 from ..model.speech_head import SpeechHead
 from ..model.speech_tokenizer import SpeechTokenizer
 from ..model.vocoder import Vocoder
@@ -229,7 +228,7 @@ def _write(
         tables=entries,
         tokenizer="tokenizer.json",
         chat_template="chat_template.jinja" if template is not None else None,
-        sampling=dict(PUBLISHED_SAMPLING),
+        sampling=read_sampling(model.folder),
         speakers=speakers,
         parity={},
         files=hash_files(folder, files),

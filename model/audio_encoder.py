@@ -43,6 +43,18 @@ class AudioEncoder(nn.Module):
             [ceil(W * half_window_frames / 2), output_size]; only the first `num_encoder_rows(sum(num_frames))` rows
             are meant.
         """
+        x, valid = self.windows(mel, num_frames)
+        return self.projection(self.post_norm(mean_of_pairs(x.flatten(0, 1), valid.flatten())))
+
+    def windows(self, mel: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The layers over windows, of one audio or of several.
+
+        Args:
+            mel, num_frames: as in `forward`.
+
+        Returns:
+            [W, half_window_frames, d_model] at 50 Hz, and which rows are valid [W, half_window_frames] bool.
+        """
         size = self.config.half_window_frames
         frame = torch.arange(2 * size)[None, None]
         inside = (frame < num_frames[:, None, None]).to(mel.dtype)  # [W, 1, 2 * size]
@@ -52,7 +64,7 @@ class AudioEncoder(nn.Module):
         mask = torch.where(valid, 0.0, MASKED)[:, None, None]  # [W, 1, 1, size]
         for layer in self.layers:
             x = layer(x, mask)
-        return self.projection(self.post_norm(mean_of_pairs(x.flatten(0, 1), valid.flatten())))
+        return x, valid
 
 
 class EncoderLayer(nn.Module):

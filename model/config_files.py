@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, RequestError
 from .config import (
     AudioEncoderConfig,
     ChatConfig,
@@ -22,6 +22,7 @@ from .config import (
     VocoderConfig,
     refuse,
 )
+from .settings import PUBLISHED_SAMPLING, GenerationSettings
 
 
 def read_chat_config(folder: Path) -> ChatConfig:
@@ -59,6 +60,27 @@ def read_chat_config(folder: Path) -> ChatConfig:
         raise CheckpointError(
             f"{folder / 'config.json'} has no key {error}: it is no Fun-Audio-Chat checkpoint"
         ) from None
+
+
+SAMPLING_KEY = "facrt_sampling"  # in generation_config.json; the published one cannot say what the speech head needs
+
+
+def read_sampling(folder: Path) -> dict[str, Any]:
+    """How a checkpoint wants to be sampled: upstream's published settings, changed by `facrt_sampling`.
+
+    Raises:
+        CheckpointError: generation_config.json is no JSON, or `facrt_sampling` holds unknown keys or values.
+    """
+    path = folder / "generation_config.json"
+    given = read_json(path).get(SAMPLING_KEY, {}) if path.exists() else {}
+    if not isinstance(given, dict) or set(given) - set(PUBLISHED_SAMPLING):
+        raise CheckpointError(f"{path}: {SAMPLING_KEY} is {given}; allowed are {', '.join(PUBLISHED_SAMPLING)}")
+    sampling = {**PUBLISHED_SAMPLING, **given}
+    try:
+        GenerationSettings(**sampling)
+    except (RequestError, TypeError) as error:
+        raise CheckpointError(f"{path}: {SAMPLING_KEY}: {error}") from None
+    return sampling
 
 
 def _eos_ids(folder: Path, text: dict[str, Any]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of 16 kHz audio, as Whisper's extractor and the S3 tokenizer compute them."""
+"""Log-mel spectrograms as Whisper's extractor and the S3 tokenizer hear (16 kHz), and as the flow speaks (24 kHz)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ NUM_MELS = 128
 MAX_SAMPLES = 300 * SAMPLE_RATE_HZ  # 300 s
 POWER_FLOOR = 1e-10
 DYNAMIC_RANGE = 8.0  # log10 power below the loudest value
+
+SPEECH_RATE_HZ = 24_000
+SPEECH_WINDOW_SAMPLES, SPEECH_HOP_SAMPLES = 1920, 480
+SPEECH_MELS = 80
+MAGNITUDE_FLOOR = 1e-5
 
 
 def whisper_log_mel(pcm: Tensor, num_mels: int = NUM_MELS) -> Tensor:
@@ -56,6 +61,27 @@ def reflect_log_mel(pcm: Tensor, num_mels: int = NUM_MELS) -> Tensor:
     return _scaled(_log_power(pcm.float(), num_mels))
 
 
+def speech_log_mel(pcm: Tensor) -> Tensor:
+    """What the flow makes and the vocoder takes: natural log of mel magnitudes, 50 frames/s.
+
+    Args:
+        pcm: [..., N] 24 kHz, N a multiple of 480 and at least 960.
+
+    Returns:
+        [..., 80, N / 480] float32.
+    """
+    edge = (SPEECH_WINDOW_SAMPLES - SPEECH_HOP_SAMPLES) // 2
+    rows = F.pad(pcm.float().reshape(-1, 1, pcm.shape[-1]), (edge, edge), mode="reflect").squeeze(1)
+    window = torch.hann_window(SPEECH_WINDOW_SAMPLES)
+    spectrum = torch.stft(
+        rows, SPEECH_WINDOW_SAMPLES, SPEECH_HOP_SAMPLES, window=window, center=False, return_complex=True
+    )
+    magnitude = (spectrum.abs().square() + 1e-9).sqrt()
+    filters = mel_filters(SPEECH_MELS, SPEECH_RATE_HZ, SPEECH_WINDOW_SAMPLES)
+    log_mel = (filters @ magnitude).clamp(min=MAGNITUDE_FLOOR).log()
+    return log_mel.reshape(*pcm.shape[:-1], *log_mel.shape[1:])
+
+
 def _log_power(pcm: Tensor, num_mels: int) -> Tensor:  # [N] -> [num_mels, N // 160] log10
     window = torch.hann_window(WINDOW_SAMPLES)
     spectrum = torch.stft(pcm, WINDOW_SAMPLES, HOP_SAMPLES, window=window, return_complex=True)
@@ -68,15 +94,15 @@ def _scaled(log_power: Tensor) -> Tensor:
 
 
 @cache
-def mel_filters(num_mels: int) -> Tensor:
-    """[num_mels, 201] float32: Slaney's triangles of equal area, 0 .. 8000 Hz.
+def mel_filters(num_mels: int, rate_hz: int = SAMPLE_RATE_HZ, window_samples: int = WINDOW_SAMPLES) -> Tensor:
+    """[num_mels, window_samples / 2 + 1] float32: Slaney's triangles of equal area, 0 .. half the rate.
 
     The mel scale is linear (200/3 Hz per mel) up to 1000 Hz = 15 mel, and logarithmic (27 mel per factor 6.4) above.
     """
-    top = 15 + 27 * math.log(SAMPLE_RATE_HZ / 2 / 1000) / math.log(6.4)
+    top = 15 + 27 * math.log(rate_hz / 2 / 1000) / math.log(6.4)
     mels = torch.linspace(0, top, num_mels + 2, dtype=torch.float64)
     edges = torch.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))  # Hz
-    bins = torch.linspace(0, SAMPLE_RATE_HZ / 2, WINDOW_SAMPLES // 2 + 1, dtype=torch.float64)
+    bins = torch.linspace(0, rate_hz / 2, window_samples // 2 + 1, dtype=torch.float64)
     low, center, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     triangles = torch.minimum((bins - low) / (center - low), (high - bins) / (high - center)).clamp(min=0)
     return (triangles * 2 / (high - low)).float()

@@ -79,8 +79,12 @@ class VocoderSource(nn.Module):
         Returns:
             [1, 1, F * samples_per_frame].
         """
-        phase = mel.new_zeros(1, 1, self.config.num_harmonics + 1, dtype=torch.float64)
-        return self.step(mel, noise, phase, torch.tensor(0))[0]
+        return self.excitation(self.f0(mel), noise)
+
+    def excitation(self, f0: Tensor, noise: Tensor) -> Tensor:
+        """The source of a given pitch: f0 [B, F] Hz, noise [B, F * samples_per_frame, H] -> [B, 1, F * ...]."""
+        phase = f0.new_zeros(f0.shape[0], 1, self.config.num_harmonics + 1, dtype=torch.float64)
+        return self._excitation(f0, noise, phase, torch.tensor(0))[0]
 
     def step(self, mel: Tensor, noise: Tensor, phase: Tensor, num_context: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` for a piece of an utterance.
@@ -93,13 +97,16 @@ class VocoderSource(nn.Module):
         Returns:
             source [1, 1, F * samples_per_frame], and turns after each frame [1, F, num_harmonics + 1] float64.
         """
+        return self._excitation(self.f0(mel), noise, phase, num_context)
+
+    def _excitation(self, f0: Tensor, noise: Tensor, phase: Tensor, num_context: Tensor) -> tuple[Tensor, Tensor]:
         c = self.config
-        f0 = self.f0(mel).unsqueeze(2)  # [1, F, 1]
+        f0 = f0.unsqueeze(2)  # [B, F, 1]
         voiced = (f0 > c.voiced_threshold_hz).float()
         noise_level = voiced * c.noise_sigma + (1 - voiced) * (c.sine_amplitude * UNVOICED_NOISE_SHARE)
         phases = self._phases(f0, phase, num_context)
-        sines = (self._sines(phases) * voiced).unsqueeze(2)  # [1, F, 1, H]: one value per frame
-        noise = noise.unflatten(1, (-1, c.samples_per_frame))  # [1, F, samples_per_frame, H]
+        sines = (self._sines(phases) * voiced).unsqueeze(2)  # [B, F, 1, H]: one value per frame
+        noise = noise.unflatten(1, (-1, c.samples_per_frame))  # [B, F, samples_per_frame, H]
         merged = torch.tanh(self.merge(sines + noise_level.unsqueeze(2) * noise))
         return merged.flatten(1).unsqueeze(1), phases
 

@@ -30,6 +30,7 @@ class Weight:
 
     parts: tuple[Part, ...]
     combine: Callable[[list[Tensor]], Tensor]
+    divide: Callable[[Tensor], list[Tensor]]  # the inverse: the parameter to its parts
 
     def read(self, source: Source) -> Tensor:
         """The parameter, float32, contiguous; only its own parts are read."""
@@ -42,12 +43,13 @@ Layout = dict[str, Weight]  # parameter name -> how it is made
 
 def plain(name: str, *shape: int) -> Weight:
     """The upstream tensor as it is."""
-    return Weight((Part(name, shape),), lambda parts: parts[0])
+    return Weight((Part(name, shape),), lambda parts: parts[0], lambda tensor: [tensor])
 
 
 def fused(*parts: Part) -> Weight:
     """Upstream tensors one under the other (dimension 0): fused QKV, fused gate/up."""
-    return Weight(parts, lambda tensors: torch.cat(tensors, dim=0))
+    sizes = [part.shape[0] for part in parts]
+    return Weight(parts, lambda tensors: torch.cat(tensors, dim=0), lambda tensor: list(tensor.split(sizes)))
 
 
 def stacked(*parts: Weight) -> Weight:
@@ -61,7 +63,10 @@ def stacked(*parts: Weight) -> Weight:
             start += count
         return torch.stack(rows)
 
-    return Weight(tuple(part for weight in parts for part in weight.parts), combine)
+    def divide(tensor: Tensor) -> list[Tensor]:
+        return [piece for weight, row in zip(parts, tensor, strict=True) for piece in weight.divide(row)]
+
+    return Weight(tuple(part for weight in parts for part in weight.parts), combine, divide)
 
 
 def weight_norm(prefix: str, *shape: int) -> Weight:
@@ -71,6 +76,7 @@ def weight_norm(prefix: str, *shape: int) -> Weight:
     return Weight(
         (Part(stem + "0", per_channel), Part(stem + "1", shape)),
         lambda parts: torch._weight_norm(parts[1], parts[0], 0),
+        lambda tensor: [tensor.flatten(1).norm(dim=1).reshape(per_channel), tensor],
     )
 
 
@@ -214,6 +220,19 @@ def check(layout: Layout, source: Source, ignored: Iterable[str] = ()) -> None:
 def load(module: nn.Module, layout: Layout, source: Source) -> None:
     """Fills every parameter of `module` (built on any device) with float32 tensors from `source`."""
     _assign(module, {name: weight.read(source) for name, weight in layout.items()})
+
+
+def store(module: nn.Module, layout: Layout) -> dict[str, Tensor]:
+    """The inverse of `load`: a module's parameters as upstream's tensors; what upstream does not store must be zero."""
+    tensors: dict[str, Tensor] = {}
+    for name, weight in layout.items():
+        pieces = weight.divide(module.get_parameter(name).detach())
+        for part, piece in zip(weight.parts, pieces, strict=True):
+            if part.name is None:
+                assert not piece.any(), f"{name}: a part that checkpoints do not store is not zero"
+            else:
+                tensors[part.name] = piece.clone()
+    return tensors
 
 
 # a parameter with more elements stays on disk until it is written; well above the 1024 up to which the exporter

@@ -78,7 +78,7 @@ def speak_question(text: str, condition: Condition) -> Array:
         RequestError: scipy is not installed.
     """
     speech, rate = _espeak(text, condition.voice, condition.speed_wpm, condition.pitch)
-    speech = _resample(speech, rate, SAMPLE_RATE_HZ)
+    speech = resample(speech, rate, SAMPLE_RATE_HZ)
     before, after = (round(seconds * SAMPLE_RATE_HZ) for seconds in condition.silence_s)
     padded = np.pad(speech, (before, after))
     generator = np.random.default_rng(condition.seed)
@@ -98,7 +98,7 @@ def speak_answer(text: str) -> Array:
     """
     world = _needs_train_extra("pyworld")
     spoken, rate = _espeak(text, ANSWER_VOICE, ANSWER_SPEED_WPM, 50)
-    spoken = _resample(spoken, rate, ANSWER_RATE_HZ)
+    spoken = resample(spoken, rate, ANSWER_RATE_HZ)
     spoken = np.pad(spoken, (0, -len(spoken) % ANSWER_GRID_SAMPLES))
     pitch, times = world.dio(spoken, ANSWER_RATE_HZ, frame_period=WORLD_STEP_MS)
     pitch = world.stonemask(spoken, pitch, times, ANSWER_RATE_HZ)
@@ -150,7 +150,8 @@ def _needs_train_extra(module: str) -> Any:
         raise RequestError(f"{error.name} is not installed; making speech needs: pip install 'facrt[train]'") from None
 
 
-def _resample(samples: Samples, rate: int, wanted: int) -> Samples:
+def resample(samples: Samples, rate: int, wanted: int) -> Samples:
+    """Samples [N] at another rate, by a polyphase filter."""
     signal = _needs_train_extra("scipy.signal")
     common = np.gcd(rate, wanted)
     return signal.resample_poly(samples, wanted // common, rate // common)

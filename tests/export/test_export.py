@@ -25,6 +25,8 @@ from facrt.export.tables import write_array
 from facrt.export.targets import find_target
 from facrt.model.checkpoint import load_chat
 from facrt.model.components import components
+from facrt.model.config_files import read_sampling
+from facrt.model.settings import PUBLISHED_SAMPLING
 from facrt.runtime.bundle import Manifest, open_bundle
 from facrt.runtime.detokenizer import Detokenizer
 from facrt.runtime.engine import load
@@ -529,3 +531,21 @@ def test_large_graphs_keep_their_weights_beside_them(tmp_path: Path, monkeypatch
         if id(parameter) in model.readers:
             parameter.data = model.readers[id(parameter)]()
     np.testing.assert_allclose(found, reference(torch.from_numpy(feeds["u"])).detach(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"facrt_sampling": {"temperature": 0}}, "temperature 0 is not above 0"),
+        ({"facrt_sampling": {"heat": 1}}, "allowed are temperature"),
+        ({"facrt_sampling": 3}, "allowed are temperature"),
+    ],
+)
+def test_sampling_of_a_checkpoint(tmp_path: Path, given: dict[str, Any], complaint: str) -> None:
+    assert read_sampling(tmp_path) == PUBLISHED_SAMPLING
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"temperature": 0.1, "facrt_sampling": {"repetition_penalty": 1.0}}))
+    assert read_sampling(tmp_path) == {**PUBLISHED_SAMPLING, "repetition_penalty": 1.0}
+    path.write_text(json.dumps(given))
+    with pytest.raises(CheckpointError, match=complaint):
+        read_sampling(tmp_path)

@@ -1,0 +1,41 @@
+"""Recipes are read strictly; every fault is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from facrt.errors import RequestError
+from facrt.train.recipe import RECIPES, STAGES, read_recipe
+
+
+def test_the_shipped_recipe() -> None:
+    recipe = read_recipe("nano")
+    assert set(recipe.schedules) == set(STAGES)
+    assert all(schedule.steps > 0 for schedule in recipe.schedules.values())
+    assert 0 < recipe.alpha < 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("[stages.flow]", "[stages.flo]", "stages.flow is missing; stages.flo is unknown"),
+        ("seed = 1", "", "seed is missing"),
+        ("alpha = 0.5", "alpha = 1.5", "cocktail.alpha is needed, 0 to 1"),
+        ("frames = 32", "", "stages.vocoder.frames is missing"),
+        ("wave_weight = 1.0", "wave_weight = 1.0\nwidth = 3", "stages.vocoder.width is unknown"),
+        ("[mix]", "[mixture]", "mix is missing; mixture is unknown"),
+        ("seed = 1", "seed = ", "is no TOML"),
+    ],
+)
+def test_faults(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    text = (RECIPES / "nano.toml").read_text()
+    assert old in text
+    (tmp_path / "r.toml").write_text(text.replace(old, new, 1))
+    with pytest.raises(RequestError, match=complaint):
+        read_recipe(tmp_path / "r.toml")
+
+
+def test_a_missing_recipe_lists_those_there(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="one of nano"):
+        read_recipe(tmp_path / "nowhere.toml")

@@ -1,0 +1,97 @@
+"""What the chat stages teach is what the generation loop does: teacher forcing gives the loop's own tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from facrt.model.checkpoint import load_chat
+from facrt.model.generate import ChatModel, Step, as_float_pcm
+from facrt.model.settings import GenerationSettings
+from facrt.model.turn import Turn
+from facrt.train.chat_stage import ChatStage
+from facrt.train.questions import QuestionStore
+from facrt.train.samples import Sample
+from goldens import LM, inputs, waveforms
+from tolerances import TOLERANCES
+
+CASES = ("u3p7", "u2p0", "u31", "u0p3", "edge_extra", "edge_trunc", "twoturn")
+
+
+@pytest.fixture(scope="module")
+def chat() -> ChatModel:
+    return load_chat(LM / "model")
+
+
+def observed(chat: ChatModel, case: str) -> tuple[list[Step], Sample, list[Path]]:
+    """One answer by the loop, and the sample that it would be taught by."""
+    settings = {"text_greedy": True, "force_text_abos": True, "max_new_tokens": 14}
+    steps: list[Step] = []
+    prompt = inputs(LM, f"_{case}")["input_ids"]
+    chat.generate(prompt, waveforms(case), observe=steps.append, **settings)
+    turn, fed = Turn(chat.config, GenerationSettings(**settings)), []
+    for step in steps:
+        turn.advance(int(step.text_logits.argmax()), step.speech_tokens)
+        fed.append(turn.feedback is not None)
+    groups = torch.tensor([step.speech_tokens for step in steps])
+    return (
+        steps,
+        Sample(torch.from_numpy(prompt).flatten(), (), torch.tensor(turn.text_ids), groups, torch.tensor(fed)),
+        [],
+    )
+
+
+def store_of(case: str, folder: Path, num_mels: int) -> tuple[QuestionStore, tuple[Path, ...]]:
+    paths = []
+    for i, wave in enumerate(waveforms(case)):
+        paths.append(folder / f"{case}_{i}.wav")
+        soundfile.write(paths[-1], as_float_pcm(wave).numpy(), 16_000, subtype="FLOAT")
+    return QuestionStore(paths, folder / case, num_mels), tuple(paths)
+
+
+def test_packed_predictions_equal_the_loop(chat: ChatModel, tmp_path: Path) -> None:
+    samples, wanted_text, wanted_speech, paths = [], [], [], []
+    for case in CASES:
+        steps, sample, _ = observed(chat, case)
+        _, audios = store_of(case, tmp_path, chat.config.audio.num_mels)
+        paths += audios
+        samples.append(Sample(sample.prompt, audios, sample.text, sample.groups, sample.is_fed))
+        wanted_text += [step.text_logits for step in steps]
+        wanted_speech += [row for step in steps for row in step.speech_logits]
+    questions = QuestionStore(paths, tmp_path / "all", chat.config.audio.num_mels)
+    stage = ChatStage("test", chat, questions, lambda draw: samples)
+    with torch.inference_mode():
+        out = stage.predict(samples)
+    # the store keeps log-mels as float16
+    torch.testing.assert_close(out.text_logits, torch.stack(wanted_text), rtol=0, atol=2e-2)
+    torch.testing.assert_close(out.speech_logits, torch.stack(wanted_speech), rtol=0, atol=5e-2)
+    assert torch.equal(out.text_labels, torch.cat([s.text for s in samples]))
+
+
+def test_samples_without_audio_are_exact(chat: ChatModel) -> None:
+    steps, sample, _ = observed(chat, "textonly")
+    stage = ChatStage("test", chat, None, lambda draw: [sample])
+    with torch.inference_mode():
+        out = stage.predict([sample, sample])
+    text = torch.stack([step.text_logits for step in steps])
+    speech = torch.stack([row for step in steps for row in step.speech_logits])
+    torch.testing.assert_close(out.text_logits, torch.cat([text, text]), rtol=0, atol=TOLERANCES["text_logits", "fp32"])
+    torch.testing.assert_close(
+        out.speech_logits, torch.cat([speech, speech]), rtol=0, atol=TOLERANCES["speech_logits", "fp32"]
+    )
+
+
+def test_text_only_and_spoken_samples_mix(chat: ChatModel) -> None:
+    _, sample, _ = observed(chat, "textonly")
+    silent = Sample(sample.prompt, (), sample.text, None, None)
+    stage = ChatStage("test", chat, None, lambda draw: [silent])
+    with torch.inference_mode():
+        mixed = stage.predict([silent, sample, silent])
+        alone = stage.predict([sample])
+    torch.testing.assert_close(mixed.speech_logits, alone.speech_logits, rtol=0, atol=1e-4)
+    size = len(sample.text)
+    torch.testing.assert_close(mixed.text_logits[size : 2 * size], alone.text_logits, rtol=0, atol=1e-4)
+    assert np.isfinite(float(stage.loss(0, torch.Generator())[0]))

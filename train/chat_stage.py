@@ -1,0 +1,236 @@
+"""Stages of the chat model: encoder on letters, base text model, pre-alignment, and Core-Cocktail's two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..model.generate import ChatModel
+from .packed import PackedAttention, encode_audios
+from .questions import QuestionStore, disturbed
+from .samples import IGNORED, Sample
+from .tokenizer_stage import LETTERS, spell
+
+Draw = Callable[[torch.Generator], list[Sample]]  # one batch
+
+
+class EncoderTraining(nn.Module):
+    """The audio encoder and its grouping, and what only training needs to read letters and ids off them."""
+
+    def __init__(self, model: ChatModel) -> None:
+        super().__init__()
+        self.encoder, self.continuous = model.audio_encoder, model.grouping.continuous
+        self.letters = nn.Linear(model.config.audio.d_model, len(LETTERS) + 1)
+        self.log_sharpness = nn.Parameter(torch.zeros(()))
+        self.table: Tensor  # [V, H], the base model's, fixed
+        self.register_buffer("table", model.backbone.embedding.weight.detach().clone())
+
+    def id_scores(self, rows: Tensor) -> Tensor:
+        """Grouped rows [..., H] -> log-probabilities of text ids: the nearer its embedding, the likelier an id."""
+        nearness = 2 * rows @ self.table.T - self.table.square().sum(1)
+        return (nearness * self.log_sharpness.exp()).log_softmax(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A question's text, its ids, and its WAV."""
+
+    text: str
+    ids: tuple[int, ...]
+    audio: Path
+
+
+class EncoderStage:
+    """What Whisper's training is to the real encoder: what is said, by CTC, as letters and as the base model's ids.
+
+    The letters are read at 25 Hz. The ids are read at 5 Hz, off the rows that the backbone will get: a row comes to lie
+    near the base model's own embedding of what was said, or of the pause.
+    """
+
+    name = "encoder"
+
+    def __init__(
+        self, module: EncoderTraining, model: ChatModel, pause_id: int, questions: QuestionStore,
+        spoken: Sequence[Spoken], batch_size: int,
+    ) -> None:  # fmt: skip
+        self.module = module
+        self._padded_rows, self._pause_id = model._padded_rows, pause_id
+        self._questions, self._spoken, self._batch_size = questions, spoken, batch_size
+
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        picks = torch.randint(len(self._spoken), (self._batch_size,), generator=draw).tolist()
+        batch = [self._spoken[i] for i in picks]
+        module = self.module
+        rows = encode_audios(module.encoder, [disturbed(self._questions.mel(item.audio), draw) for item in batch])
+        normed = module.encoder.post_norm(torch.cat(rows))
+        counts = [len(r) for r in rows]
+        letters = module.letters(normed).log_softmax(-1).split(counts)
+        letters_loss = ctc(letters, [spell(item.text) for item in batch], 0)
+        encoded = module.encoder.projection(normed).split(counts)
+        slots = [self._questions.num_slots(item.audio) for item in batch]
+        grouped = [self._padded_rows(e, n).mean(1) for e, n in zip(encoded, slots, strict=True)]
+        scores = module.id_scores(module.continuous(torch.cat(grouped))).split([len(g) for g in grouped])
+        ids_loss = ctc(scores, [torch.tensor(item.ids) for item in batch], self._pause_id)
+        return letters_loss + ids_loss, {"letters": float(letters_loss.detach()), "ids": float(ids_loss.detach())}
+
+
+def ctc(scores: Sequence[Tensor], labels: Sequence[Tensor], blank: int) -> Tensor:
+    """CTC per label: scores [T, classes] log-probabilities and labels [U] of each item."""
+    return F.ctc_loss(
+        nn.utils.rnn.pad_sequence(list(scores)), torch.cat(list(labels)), torch.tensor([len(s) for s in scores]),
+        torch.tensor([len(w) for w in labels]), blank=blank, zero_infinity=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOutput:
+    """Predictions of a batch where something is asked of them."""
+
+    text_logits: Tensor  # [positions, V]
+    text_labels: Tensor
+    speech_logits: Tensor  # [positions * group_size, K]
+    speech_labels: Tensor
+
+
+class ChatStage:
+    """Text and speech of answers, under the loop's own timing; which parameters learn is the caller's choice."""
+
+    def __init__(
+        self, name: str, module: ChatModel, questions: QuestionStore | None, draw: Draw, disturb: bool = True
+    ) -> None:
+        self.name, self.module = name, module
+        self._questions, self._draw, self._disturb = questions, draw, disturb
+
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        batch = self._draw(draw)
+        out = self.predict(batch, draw)
+        text = F.cross_entropy(out.text_logits, out.text_labels)
+        figures = {"text": float(text.detach()), "text_right": _share_right(out.text_logits, out.text_labels)}
+        if not len(out.speech_labels):
+            return text, figures
+        each = F.cross_entropy(out.speech_logits, out.speech_labels, reduction="none")
+        weight = torch.where(out.speech_labels == self.module.config.speech_pad_id, IDLE_WEIGHT, 1.0)
+        speech = (each * weight).sum() / weight.sum()
+        figures |= {
+            "speech": float(speech.detach()), "speech_right": _share_right(out.speech_logits, out.speech_labels),
+        }  # fmt: skip
+        return text + speech, figures
+
+    def predict(self, batch: list[Sample], draw: torch.Generator | None = None) -> ChatOutput:
+        """Teacher-forced predictions at every position of the answers."""
+        model, c = self.module, self.module.config
+        ids = [torch.cat([s.prompt, s.text[:-1]]) for s in batch]
+        lengths = [len(i) for i in ids]
+        text_rows = model.backbone.embedding(torch.cat(ids))
+        hidden = model.backbone.decoder(self._inputs(batch, ids, text_rows, draw), PackedAttention(c.text, lengths))
+        ends = torch.tensor(lengths).cumsum(0).tolist()
+        asked = torch.cat([torch.arange(e - len(s.text), e) for e, s in zip(ends, batch, strict=True)])
+        text_logits, text_labels = model.backbone.head(hidden[asked]), torch.cat([s.text for s in batch])
+        speaking = [i for i, s in enumerate(batch) if s.groups is not None]
+        if not speaking:
+            return ChatOutput(
+                text_logits, text_labels, torch.zeros(0, c.codebook_size), torch.zeros(0, dtype=torch.long)
+            )
+        spans = torch.cat([torch.arange(ends[i] - lengths[i], ends[i]) for i in speaking])
+        logits, labels = self._speech([batch[i] for i in speaking], (hidden + text_rows)[spans])
+        return ChatOutput(text_logits, text_labels, logits, labels)
+
+    def _inputs(
+        self, batch: list[Sample], ids: list[Tensor], text_rows: Tensor, draw: torch.Generator | None
+    ) -> Tensor:
+        """The backbone's input rows: text, audio groups at their places, and the speech that is fed back."""
+        model = self.module
+        rows = text_rows
+        flat = torch.cat(ids)
+        audios = self._audio_rows(batch, draw)
+        if audios:
+            rows = rows.masked_scatter((flat == model.config.audio_token_id)[:, None], torch.cat(audios))
+        starts = torch.tensor([0, *(len(i) for i in ids)]).cumsum(0).tolist()
+        places, groups = [], []
+        for start, sample in zip(starts, batch, strict=False):
+            if sample.groups is None:
+                continue
+            assert sample.is_fed is not None
+            fed = sample.is_fed[:-1].nonzero().flatten()
+            places.append(start + len(sample.prompt) + fed)
+            groups.append(sample.groups[fed].flatten())
+        if places:
+            place = torch.cat(places)
+            average = (rows[place] + model.grouping.of_ids(torch.cat(groups))) / 2
+            rows = rows.index_copy(0, place, average)
+        return rows
+
+    def _audio_rows(self, batch: list[Sample], draw: torch.Generator | None) -> list[Tensor]:
+        paths = [path for sample in batch for path in sample.audios]
+        if not paths:
+            return []
+        assert self._questions is not None
+        model = self.module
+        mels = [self._questions.mel(path) for path in paths]
+        if draw is not None and self._disturb:
+            mels = [disturbed(mel, draw) for mel in mels]
+        rows = encode_audios(model.audio_encoder, mels)
+        counts = [len(r) for r in rows]
+        encoded = model.audio_encoder.projection(model.audio_encoder.post_norm(torch.cat(rows))).split(counts)
+        return [
+            model.grouping(model._padded_rows(r, self._questions.num_slots(path)))
+            for r, path in zip(encoded, paths, strict=True)
+        ]
+
+    def _speech(self, batch: list[Sample], u: Tensor) -> tuple[Tensor, Tensor]:
+        """The speech head over whole samples, and its labels; u [positions, H]."""
+        c, head = self.module.config, self.module.speech_head
+        g = c.group_size
+        previous, asked, labels, lengths = [], [], [], []
+        start = 0
+        for sample in batch:
+            assert sample.groups is not None
+            given = sample.groups.flatten()
+            size = g * (len(sample.prompt) + len(sample.text) - 1)
+            first = size - len(given)  # the prefill's last sub-vectors are the first group's
+            previous.append(torch.cat([given.new_full((first + 1,), c.speech_bos_id), given[:-1]]))
+            asked.append(torch.arange(start + first, start + size))
+            labels.append(given)
+            lengths.append(size)
+            start += size
+        z = head.split(u) + F.embedding(torch.cat(previous), head.head.weight)
+        y = head.decoder(head.input(z), PackedAttention(c.speech, lengths))[torch.cat(asked)]
+        return head.head(head.output(y)), torch.cat(labels)
+
+
+IDLE_WEIGHT = 0.1  # of the head's tokens while nothing is spoken
+
+
+def _share_right(logits: Tensor, labels: Tensor) -> float:
+    kept = labels != IGNORED
+    return float((logits.argmax(-1) == labels)[kept].float().mean())
+
+
+def initialize_chat(module: ChatModel) -> None:
+    """Normal weights scaled by fan-in; residual branches begin small; tied tables are made one.
+
+    What is fed back of the speech begins at nothing, so that it does not disturb the base model at first.
+    """
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear | nn.Conv1d):
+            std = part.weight[0].numel() ** -0.5
+            small = name.endswith((".out", ".down", ".fc2"))
+            nn.init.normal_(part.weight, std=std * (0.3 if small else 1.0))
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, std=0.05)
+    nn.init.zeros_(module.grouping.discrete.weight)
+    tie(module)
+
+
+def tie(module: ChatModel) -> None:
+    """Makes the speech head's output one tensor with the speech table, and the text head with the text table."""
+    module.speech_head.head.weight = module.grouping.embedding.weight
+    if module.config.text.tie_word_embeddings:
+        module.backbone.head.weight = module.backbone.embedding.weight

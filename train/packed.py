@@ -1,0 +1,59 @@
+"""Several samples through the reference's own modules at once: laid end to end, without padding between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..model.audio_encoder import AudioEncoder, mean_of_pairs
+from ..model.config import DecoderConfig
+from ..model.decoder import rotary_angles, rotate
+
+
+class PackedAttention:
+    """An `Attend` for training: causal within each sample of a packed sequence, nothing cached."""
+
+    def __init__(self, config: DecoderConfig, lengths: Sequence[int]) -> None:
+        self._lengths = torch.tensor(lengths)
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        self._sample = torch.repeat_interleave(torch.arange(len(lengths)), self._lengths)
+        self._positions = positions
+        self._cos, self._sin = rotary_angles(positions, config)
+        self._repeats = config.num_heads // config.num_kv_heads
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k = rotate(q, self._cos, self._sin), rotate(k, self._cos, self._sin)
+        q, k, v = self._pad(q), self._pad(k), self._pad(v)  # padding comes last, so causal attention never sees it
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self._repeats > 1)
+        return y.transpose(1, 2)[self._sample, self._positions].flatten(1)
+
+    def _pad(self, x: Tensor) -> Tensor:  # [S, heads, D] -> [samples, heads, longest, D]
+        shape = (len(self._lengths), int(self._lengths.max()), *x.shape[1:])
+        return x.new_zeros(shape).index_put((self._sample, self._positions), x).transpose(1, 2)
+
+
+def encode_audios(encoder: AudioEncoder, mels: Sequence[Tensor]) -> list[Tensor]:
+    """The audio encoder over several audios, before its last norm.
+
+    Args:
+        encoder: the reference's.
+        mels: per audio, [num_mels, L] log-mel, 100 frames/s.
+
+    Returns:
+        Per audio, [num_encoder_rows(L) or one more, d_model] at 25 Hz.
+    """
+    size = encoder.config.window_frames
+    counts = [-(-mel.shape[1] // size) for mel in mels]
+    windows = [
+        F.pad(mel, (0, n * size - mel.shape[1])).unflatten(1, (n, size)) for n, mel in zip(counts, mels, strict=True)
+    ]
+    frames = [min(size, mel.shape[1] - i * size) for n, mel in zip(counts, mels, strict=True) for i in range(n)]
+    x, valid = encoder.windows(torch.cat([w.transpose(0, 1) for w in windows]), torch.tensor(frames))
+    rows = []
+    for part, inside in zip(x.split(counts), valid.split(counts), strict=True):
+        half_rate = int(inside.sum())
+        rows.append(mean_of_pairs(part.flatten(0, 1), inside.flatten())[: max(1, half_rate // 2)])
+    return rows

@@ -1,0 +1,94 @@
+"""A recipe: model shapes, stages and their schedules, read strictly from TOML."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from .loop import Schedule
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPES = Path(__file__).parent / "recipes"
+STAGES = ("tokenizer", "flow", "vocoder", "pitch", "text", "encoder", "alignment", "cocktail1", "cocktail2")
+SHAPES = ("speech_tokenizer", "flow", "hift", "text_tokenizer", "chat", "backbone", "speech_head")
+TABLES = ("data", "cocktail", "mix", "stages", *SHAPES)
+SCHEDULE_KEYS = tuple(field.name for field in fields(Schedule))
+EXTRA_KEYS = {"tokenizer": ("decoder_layers",), "vocoder": ("frames", "wave_weight"), "pitch": ("frames",),
+              "text": ("facts_share",)}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what a training run gives, but the data."""
+
+    seed: int
+    data: Mapping[str, int]
+    shapes: Mapping[str, Mapping[str, Any]]
+    schedules: Mapping[str, Schedule]
+    extras: Mapping[str, Mapping[str, Any]]  # a stage's own settings
+    alpha: float
+    mix: Mapping[str, float]
+
+
+def read_recipe(path: Path | str) -> Recipe:
+    """Reads a TOML file, or a recipe that ships with facrt by its name.
+
+    Raises:
+        RequestError: no such file, no TOML, or keys that are unknown, missing or of the wrong kind; all are listed.
+    """
+    shipped = RECIPES / f"{path}.toml"
+    path = shipped if shipped.exists() else Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise RequestError(f"{path} cannot be read; a TOML file, or one of {names}, is needed") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is no TOML: {error}") from None
+    faults = _faults(raw)
+    if faults:
+        raise RequestError(f"{path}: {'; '.join(faults)}")
+    stages = raw["stages"]
+    return Recipe(
+        seed=raw["seed"],
+        data=raw["data"],
+        shapes={name: raw[name] for name in SHAPES},
+        schedules={name: _schedule(stages[name], EXTRA_KEYS.get(name, ())) for name in STAGES},
+        extras={name: {key: stages[name][key] for key in EXTRA_KEYS.get(name, ())} for name in STAGES},
+        alpha=raw["cocktail"]["alpha"],
+        mix=raw["mix"],
+    )
+
+
+def _faults(raw: Mapping[str, Any]) -> list[str]:
+    faults = [f"{name} is missing" for name in ("seed", *TABLES) if name not in raw]
+    faults += [f"{name} is unknown" for name in raw if name not in ("seed", *TABLES)]
+    faults += [f"{name} is no table" for name in TABLES if name in raw and not isinstance(raw[name], dict)]
+    if faults:
+        return faults
+    stages = raw["stages"]
+    faults += [f"stages.{name} is missing" for name in STAGES if name not in stages]
+    faults += [f"stages.{name} is unknown" for name in stages if name not in STAGES]
+    for name in set(stages) & set(STAGES):
+        allowed = (*SCHEDULE_KEYS, *EXTRA_KEYS.get(name, ()))
+        needed = ("steps", "batch_size", "lr", "final_lr", "warmup", *EXTRA_KEYS.get(name, ()))
+        faults += [f"stages.{name}.{key} is missing" for key in needed if key not in stages[name]]
+        faults += [f"stages.{name}.{key} is unknown" for key in stages[name] if key not in allowed]
+    if not 0 <= raw["cocktail"].get("alpha", -1) <= 1:
+        faults.append("cocktail.alpha is needed, 0 to 1")
+    return faults
+
+
+def _schedule(raw: Mapping[str, Any], extras: tuple[str, ...]) -> Schedule:
+    values = {key: value for key, value in raw.items() if key not in extras}
+    if "betas" in values:
+        values["betas"] = tuple(values["betas"])
+    return Schedule(**values)

@@ -1,0 +1,299 @@
+"""The whole recipe: data, every stage from its last checkpoint, and the checkpoint folder that comes of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import RequestError
+from ..model.checkpoint import chat_layout
+from ..model.config_files import read_chat_config, read_detokenizer_config, read_speech_tokenizer_config
+from ..model.flow import Flow
+from ..model.generate import ChatModel
+from ..model.speech_tokenizer import speech_tokenizer_layout
+from ..model.vocoder import Vocoder
+from ..runtime.prompt import Prompter
+from . import parallel
+from .answers import Answer, prepare_answers
+from .chat_stage import ChatStage, EncoderStage, EncoderTraining, Spoken, initialize_chat, tie
+from .dataset import LINES, Conversation, SpokenMessage, read_dataset
+from .facts import fact_turns
+from .flow_stage import FlowStage, initialize_flow
+from .intents import Split, Turn, examples
+from .loop import Stage, is_finished, load_trained, run_stage
+from .make import DataRequest, make_dataset
+from .questions import QuestionStore
+from .recipe import STAGES, Recipe
+from .samples import Sample, SampleMaker, num_answers
+from .tokenizer_stage import TokenizerStage, TokenizerTraining, initialize
+from .vocoder_stage import PitchStage, VocoderStage, initialize_vocoder
+from .write import keep_absent_zero, speaker_embedding, write_configs, write_text_tokenizer
+
+HEARD_SHARE = 0.5  # of the questions in text, written as the encoder will give them
+Show = Callable[[str, int, int], None]  # what, done, in all
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder with everything that a recipe makes on its way; each part is made once and then read."""
+
+    recipe: Recipe
+    folder: Path
+    data: Path | None = None  # a dataset folder instead of the generator's
+    show: Show = lambda *_: None
+
+    def train(self, stage: str) -> None:
+        """Trains one stage, from its last checkpoint.
+
+        Raises:
+            RequestError: an earlier stage that it needs has not been run.
+        """
+        schedule = self.recipe.schedules[stage]
+        if is_finished(self.folder / stage, schedule):
+            return
+        torch.manual_seed(self.recipe.seed)
+        made = getattr(self, f"_{stage}")()
+        run_stage(
+            made, schedule, self.recipe.seed, self.folder / stage, lambda done, whole: self.show(stage, done, whole)
+        )
+
+    # -- what the stages share
+
+    @cached_property
+    def conversations(self) -> list[Conversation]:
+        folder = self.data or self.folder / "data"
+        if self.data is None and not (folder / LINES).exists():
+            request = DataRequest(
+                folder, Split.TRAIN, self.recipe.data["train"], self.recipe.seed, self.recipe.data["workers"]
+            )
+            make_dataset(request, lambda done, whole: self.show("data", done, whole))
+        return list(read_dataset(folder))
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        spoken = [
+            (m.text, m.audio) for c in self.conversations for m in c.messages if m.role == "assistant" and m.audio
+        ]
+        return prepare_answers(
+            [(text or "", path) for text, path in spoken], self.folder / "answers.pt",
+            lambda done, whole: self.show("answers", done, whole),
+        )  # fmt: skip
+
+    @cached_property
+    def questions(self) -> QuestionStore:
+        paths = dict.fromkeys(m.audio for c in self.conversations for m in c.messages if m.role == "user" and m.audio)
+        return QuestionStore(
+            list(paths), self.folder / "questions", 128, lambda done, whole: self.show("questions", done, whole)
+        )
+
+    @cached_property
+    def configs(self) -> Path:
+        """The checkpoint's folder so far: configuration files and the text tokenizer."""
+        folder = self.folder / "configs"
+        if not (folder / "config.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text_tokenizer(folder, self._all_texts(), int(self.recipe.shapes["text_tokenizer"]["vocabulary"]))
+            write_configs(folder, self.recipe.shapes)
+        return folder
+
+    def _all_texts(self) -> Iterator[str]:
+        turns: Iterator[Turn] = (t for e in itertools.islice(examples(Split.TRAIN, 0), 20_000) for t in e.turns)
+        for turn in itertools.chain(turns, itertools.islice(fact_turns(Split.TRAIN, 0), 4_000)):
+            yield turn.user_text
+            yield f"{turn.tool_call or ''}{turn.answer_text}"
+
+    @cached_property
+    def speech_ids(self) -> list[Tensor]:
+        """The trained tokenizer's ids of every answer, [n] int64."""
+        path = self.folder / "speech_ids.pt"
+        if path.exists():
+            kept: dict[str, Tensor] = torch.load(path, weights_only=True)
+            if all(answer.text in kept for answer in self.answers):
+                return [kept[answer.text].long() for answer in self.answers]
+        tokenizer = self.trained_tokenizer().tokenizer
+        ids = []
+        with torch.inference_mode():
+            for i, answer in enumerate(self.answers):
+                ids.append(tokenizer(answer.heard[None].float())[0])
+                self.show("speech ids", i + 1, len(self.answers))
+        torch.save({a.text: row.short() for a, row in zip(self.answers, ids, strict=True)}, path)
+        return [row.clone() for row in ids]
+
+    # -- trained modules
+
+    def trained_tokenizer(self) -> TokenizerTraining:
+        module = self._new_tokenizer()
+        load_trained(self.folder / "tokenizer", module)
+        return module
+
+    def trained_chat(self, stage: str) -> ChatModel:
+        module = self._new_chat()
+        load_trained(self.folder / stage, module)
+        return module
+
+    def _new_tokenizer(self) -> TokenizerTraining:
+        config = read_speech_tokenizer_config(self.configs / "s3tokenizer")
+        module = TokenizerTraining(config, self.recipe.extras["tokenizer"]["decoder_layers"], 80)
+        initialize(module)
+        keep_absent_zero(module.tokenizer, speech_tokenizer_layout(config))
+        return module
+
+    def _new_chat(self) -> ChatModel:
+        module = ChatModel(read_chat_config(self.configs))
+        initialize_chat(module)
+        keep_absent_zero(module, chat_layout(module.config))
+        return module
+
+    # -- the stages
+
+    def _tokenizer(self) -> Stage:
+        return TokenizerStage(self._new_tokenizer(), self.answers, self.recipe.schedules["tokenizer"].batch_size)
+
+    def _flow(self) -> Stage:
+        size, flow = self.recipe.schedules["flow"].batch_size, self.new_flow()
+        return FlowStage(flow, self.answers, self.speech_ids, speaker_embedding(flow.config.speaker_dim), size)
+
+    def new_flow(self) -> Flow:
+        flow = Flow(read_detokenizer_config(self.configs / "detokenizer")[0])
+        initialize_flow(flow)
+        return flow
+
+    def new_vocoder(self) -> Vocoder:
+        vocoder = Vocoder(read_detokenizer_config(self.configs / "detokenizer")[1])
+        initialize_vocoder(vocoder)
+        return vocoder
+
+    def _vocoder(self) -> Stage:
+        extra, size = self.recipe.extras["vocoder"], self.recipe.schedules["vocoder"].batch_size
+        return VocoderStage(self.new_vocoder(), self.answers, size, extra["frames"], extra["wave_weight"])
+
+    def _pitch(self) -> Stage:
+        size, frames = self.recipe.schedules["pitch"].batch_size, self.recipe.extras["pitch"]["frames"]
+        return PitchStage(self.new_vocoder().source.pitch, self.answers, size, frames)
+
+    def _encoder(self) -> Stage:
+        model, maker = self.trained_chat("text"), self._text_maker
+        messages = (m for c in self.conversations for m in c.messages if m.role == "user")
+        spoken = [Spoken(m.text, tuple(maker.question_ids(m.text)), m.audio) for m in messages if m.audio and m.text]
+        size = self.recipe.schedules["encoder"].batch_size
+        return EncoderStage(EncoderTraining(model), model, maker.pause_id, self.questions, spoken, size)
+
+    def _text(self) -> Stage:
+        model, share = self._new_chat(), self.recipe.extras["text"]["facts_share"]
+        train_only(model, "backbone")
+        size = self.recipe.schedules["text"].batch_size
+        return ChatStage("text", model, None, lambda draw: [self._text_sample(draw, share) for _ in range(size)])
+
+    def _alignment(self) -> Stage:
+        model = self.trained_chat("text")
+        load_trained(self.folder / "encoder", EncoderTraining(model))
+        train_only(model, "audio_encoder", "grouping", "speech_head")
+        return self._spoken_stage("alignment", model)
+
+    def _cocktail1(self) -> Stage:
+        model = self.trained_chat("alignment")
+        model.requires_grad_(True)
+        return self._spoken_stage("cocktail1", model)
+
+    def _cocktail2(self) -> Stage:
+        model = self.trained_chat("cocktail1")
+        merge_backbone(model, self.trained_chat("text"), self.recipe.alpha)
+        model.requires_grad_(True)
+        return self._spoken_stage("cocktail2", model)
+
+    # -- samples
+
+    @cached_property
+    def _maker(self) -> SampleMaker:
+        config = read_chat_config(self.configs)
+        speech = (
+            {}
+            if not (self.folder / "tokenizer").exists()
+            else {answer.text: ids for answer, ids in zip(self.answers, self.speech_ids, strict=True)}
+        )
+        return SampleMaker(Prompter(self.configs / "tokenizer.json", None, config), config, speech)
+
+    @cached_property
+    def _text_maker(self) -> SampleMaker:
+        config = read_chat_config(self.configs)
+        return SampleMaker(Prompter(self.configs / "tokenizer.json", None, config), config, {})
+
+    def _text_sample(self, draw: torch.Generator, facts_share: float) -> Sample:
+        seed = int(torch.randint(2**40, (1,), generator=draw))
+        if float(torch.rand((), generator=draw)) < facts_share:
+            turns: tuple[Turn, ...] = (next(fact_turns(Split.TRAIN, seed)),)
+        else:
+            turns = next(examples(Split.TRAIN, seed)).turns
+        conversation = written(turns)
+        turn = int(torch.randint(len(turns), (1,), generator=draw))
+        sample = self._text_maker.make(conversation, turn, spoken_question=False, spoken_answer=False)
+        return self._sometimes_as_heard(sample, draw)
+
+    def _sometimes_as_heard(self, sample: Sample, draw: torch.Generator) -> Sample:
+        as_heard = float(torch.rand((), generator=draw)) < HEARD_SHARE
+        return self._text_maker.as_heard(sample, draw) if as_heard else sample
+
+    def _spoken_stage(self, name: str, model: ChatModel) -> Stage:
+        tie(model)
+        conversations, size = self.conversations, self.recipe.schedules[name].batch_size
+        kinds, weights = zip(*self.recipe.mix.items(), strict=True)
+
+        def draw_batch(draw: torch.Generator) -> list[Sample]:
+            chance = random.Random(int(torch.randint(2**40, (1,), generator=draw)))
+            batch = []
+            for kind in chance.choices(kinds, weights, k=size):
+                conversation = chance.choice(conversations)
+                asked, _, answered = kind.partition("_to_")
+                turn = chance.randrange(num_answers(conversation))
+                sample = self._maker.make(conversation, turn, asked == "speech", answered == "speech")
+                batch.append(sample if asked == "speech" else self._sometimes_as_heard(sample, draw))
+            return batch
+
+        return ChatStage(name, model, self.questions, draw_batch)
+
+
+def written(turns: tuple[Turn, ...]) -> Conversation:
+    """Turns as a conversation in text."""
+    messages: list[SpokenMessage] = []
+    for turn in turns:
+        call = json.loads(turn.tool_call[len("<tool_call>") : -len("</tool_call>")]) if turn.tool_call else None
+        messages += [SpokenMessage("user", turn.user_text), SpokenMessage("assistant", turn.answer_text, None, call)]
+    return Conversation("", tuple(messages))
+
+
+def train_only(model: ChatModel, *parts: str) -> None:
+    """Freezes all of the model but these parts."""
+    model.requires_grad_(False)
+    for part in parts:
+        model.get_submodule(part).requires_grad_(True)
+
+
+def merge_backbone(model: ChatModel, base: ChatModel, alpha: float) -> None:
+    """alpha * model + (1 - alpha) * base on the backbone, in place: the rest was not in the base model."""
+    ours, theirs = model.backbone.state_dict(), base.backbone.state_dict()
+    model.backbone.load_state_dict({name: alpha * ours[name] + (1 - alpha) * theirs[name] for name in ours})
+
+
+def run_recipe(run: Run, stages: tuple[str, ...] = STAGES) -> None:
+    """Trains the stages in order; each goes on from its last checkpoint.
+
+    Raises:
+        RequestError: a stage is unknown.
+    """
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise RequestError(f"stage {unknown[0]!r} is none of {', '.join(STAGES)}")
+    parallel.start()
+    try:
+        for stage in stages:
+            run.train(stage)
+    finally:
+        parallel.stop()
