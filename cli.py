@@ -170,6 +170,123 @@ def _turn_json(reply: Reply, path: Path | None) -> dict[str, Any]:
 
 
 @app.command()
+def chat(
+    bundle: Annotated[Path | None, typer.Argument(metavar="DIR", help="A bundle.")] = None,
+    input_: Annotated[
+        list[Path] | None, typer.Option("--input", help="A file that stands in for the microphone, may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A WAV file that stands in for the loudspeaker.")] = None,
+    devices: Annotated[bool, typer.Option("--devices", help="List the sound card's devices.")] = False,
+    microphone: Annotated[str | None, typer.Option(help="A device's number or name.")] = None,
+    loudspeaker: Annotated[str | None, typer.Option(help="A device's number or name.")] = None,
+    detector: Annotated[str | None, typer.Option(help="silero or energy. Default: silero where installed.")] = None,
+    silence_ms: Annotated[float, typer.Option(help="Silence that ends a turn.")] = 500.0,
+    no_barge_in: Annotated[bool, typer.Option("--no-barge-in", help="Let answers end: for loudspeakers.")] = False,
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Argmax everywhere.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the sampled mode.")] = 0,
+    max_steps: Annotated[int, typer.Option(help="Backbone steps of an answer at most (5 per second).")] = 512,
+    threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
+    json_: Json = False,
+) -> None:
+    """Talk: the microphone is heard all the time, and each turn is answered aloud."""
+    from .report import chat_meter, print_turn
+    from .runtime.audio import refuse_unwritable
+    from .runtime.engine import load
+    from .runtime.events import AudioChunk, Failed, SpeechStarted, TextDelta, TurnEnded
+    from .runtime.sound_card import FileMicrophone, FileSpeaker, Loudspeaker, Microphone, Speaker
+    from .runtime.sound_card import devices as list_devices
+    from .runtime.turns import TurnSettings
+
+    if devices:
+        sys.stdout.write(f"{list_devices()}\n")
+        return
+    if bundle is None:
+        raise RequestError("no bundle is named: facrt chat DIR")
+    if out is not None:
+        refuse_unwritable(out)
+    settings = TurnSettings(min_silence_ms=silence_ms)
+    ears = FileMicrophone(input_) if input_ else Microphone(_device(microphone))
+    engine = load(bundle, num_threads=threads)
+    rate = engine.detokenizer.sample_rate if engine.detokenizer else 0
+    use_file = out is not None or bool(input_) or not rate
+    mouth: Speaker = FileSpeaker(out, rate) if use_file else Loudspeaker(rate, _device(loudspeaker))
+    talk = engine.conversation(system)
+    events = talk.listen(
+        ears, turns=settings, detector=detector, barge_in=not (no_barge_in or input_), played_ms=mouth.played_ms,
+        greedy=greedy, seed=seed, max_steps=max_steps,
+    )  # fmt: skip
+    turns: list[dict[str, Any]] = []
+    try:
+        with chat_meter(ears, talk):
+            for event in events:
+                if isinstance(event, AudioChunk):
+                    mouth.play(event)
+                elif isinstance(event, TextDelta) and not json_:
+                    _print_text(event.text, end="")
+                elif isinstance(event, SpeechStarted):
+                    mouth.drop()
+                elif isinstance(event, Failed):
+                    turns.append({"failed": event.reason})
+                    print_turn(event.reason, {})
+                elif isinstance(event, TurnEnded):
+                    if event.reason == "interrupted":
+                        mouth.drop()
+                    if not json_:
+                        _print_text("")
+                    turns.append({k: v for k, v in asdict(event).items() if k != "turn"})
+                    print_turn(event.reason, event.timings_ms)
+    except KeyboardInterrupt:
+        talk.interrupt()
+        mouth.drop()
+    finally:
+        ears.close()
+        mouth.close()
+    if json_:
+        _print_json({"turns": turns})
+
+
+@app.command()
+def profile(
+    bundle: BundleDir,
+    audio: Annotated[Path | None, typer.Option(help="The spoken question. Default: a made-up one of 3.3 s.")] = None,
+    steps: Annotated[int, typer.Option(help="Backbone steps of the answer (5 per second).")] = 25,
+    threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
+    speech_head: Annotated[str | None, typer.Option(help="native or onnx. Default: native where there is one.")] = None,
+    png: Annotated[Path | None, typer.Option(help="The waterfall as a picture.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="A trace file for chrome://tracing or Perfetto.")] = None,
+    json_: Json = False,
+) -> None:
+    """Show where a spoken turn's time and memory go."""
+    from .report import print_profile
+    from .runtime.audio import read_audio, refuse_unwritable
+    from .runtime.engine import load
+    from .runtime.profile import chrome_trace, draw, hummed_question
+    from .runtime.profile import profile as measure
+
+    pcm = hummed_question() if audio is None else read_audio(audio)
+    for path in (png, trace):
+        if path is not None:
+            refuse_unwritable(path)
+    engine = load(bundle, num_threads=threads, speech_head=speech_head)
+    options: dict[str, Any] = {"greedy": True, "max_steps": steps, "eos_token_id": -1}
+    measure(engine, pcm, **(options | {"max_steps": min(steps, 5)}))  # the first calls allocate
+    report = measure(engine, pcm, **options)
+    if trace is not None:
+        trace.write_text(json.dumps(chrome_trace(report)), encoding="utf-8")
+    if png is not None:
+        draw(report, png)
+    spans = report.pop("spans")
+    print_profile(report)
+    if json_:
+        _print_json({**report, "num_spans": len(spans)})
+
+
+def _device(name: str | None) -> int | str | None:
+    return int(name) if name is not None and name.isdigit() else name
+
+
+@app.command()
 def verify(
     bundle: BundleDir,
     source: Annotated[str, typer.Option(help="The checkpoint that the bundle came from, or nano.")],
@@ -347,8 +464,9 @@ def _print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
-def _print_text(text: str) -> None:
-    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else "�" for c in text) + "\n")
+def _print_text(text: str, end: str = "\n") -> None:
+    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else "�" for c in text) + end)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

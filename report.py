@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,9 +13,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from .runtime.bundle import Bundle
+from .runtime.conversation import Conversation
 from .runtime.engine import Reply
+from .runtime.metrics import PHASES
 
 console = Console(stderr=True)
+
+
+class HasLevel(Protocol):
+    level_db: float  # below full scale
 
 
 def say(line: str) -> None:
@@ -93,6 +100,62 @@ def print_timings(reply: Reply) -> None:
         f"  {t.total_ms:.0f} ms: hearing {t.encode_ms:.0f}, prefill {t.prefill_ms:.0f}, {t.num_steps} steps of "
         f"{t.backbone_step_ms:.1f} + {t.speech_group_ms:.1f}, voice {t.synthesize_ms:.0f}"
     )
+
+
+@contextlib.contextmanager
+def chat_meter(ears: HasLevel, talk: Conversation) -> Iterator[None]:
+    """The microphone's level and what the conversation is doing, in one line of a terminal."""
+    bar = BarColumn(bar_width=30)
+    with Progress(
+        TextColumn("{task.description}"), bar, console=console, transient=True, auto_refresh=False
+    ) as progress:
+        task, over = progress.add_task("", total=60), threading.Event()
+
+        def show() -> None:
+            while not over.wait(0.1):
+                doing = "speaking " if talk.is_answering else "hearing  " if talk.fed_ms else "listening"
+                progress.update(task, description=doing, completed=max(0.0, ears.level_db + 60), refresh=True)
+
+        thread = threading.Thread(target=show, daemon=True)
+        if console.is_terminal:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if thread.is_alive():
+                thread.join()
+
+
+def print_turn(reason: str, timings_ms: Mapping[str, float]) -> None:
+    """How an answer ended, and when its phases were reached."""
+    phases = ", ".join(f"{phase.replace('_', ' ')} {ms:.0f}" for phase, ms in timings_ms.items())
+    say(f"  {reason}{': ms ' if phases else ''}{phases}")
+
+
+def print_profile(report: Mapping[str, Any]) -> None:
+    """A turn's phases and components."""
+    phases = Table(
+        title=f"a question of {report['question_seconds']:.1f} s, {report['speech_seconds']:.1f} s of answer"
+    )
+    phases.add_column("phase")
+    phases.add_column("ms since the end of the question", justify="right")
+    for phase, ms in report["phases_ms"].items():
+        phases.add_row(PHASES[phase], f"{ms:.1f}")
+    console.print(phases)
+    table = Table()
+    for column in ("component", "calls", "ms in all", "median", "longest", "MiB grown", "MiB of weights"):
+        table.add_column(column, justify="left" if column == "component" else "right")
+    for name, row in report["components"].items():
+        times = (f"{row[key]:.1f}" for key in ("total_ms", "median_ms", "longest_ms"))
+        weights = report["weights_bytes"].get(name, 0) / 2**20
+        table.add_row(name, f"{row['calls']:.0f}", *times, f"{row['grown_bytes'] / 2**20:.1f}", f"{weights:.1f}")
+    console.print(table)
+    factor = report["real_time_factor"]
+    say(f"real-time factor {'-' if factor is None else f'{factor:.3f}'}, "
+        f"peak resident memory {report['peak_resident_bytes'] / 2**20:.0f} MiB")  # fmt: skip
+    for rail, power in report["tegrastats"].get("power_mw", {}).items():
+        say(f"{rail}: {power['mean'] / 1e3:.1f} W, at most {power['peak'] / 1e3:.1f} W")
 
 
 def print_bundle(bundle: Bundle) -> None:

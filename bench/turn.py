@@ -80,7 +80,10 @@ def main() -> None:
         embeds = engine.hearing.embed(message)
         settings = GenerationSettings(max_new_tokens=options.steps, **GREEDY)
         engine.loop.run(prompt, embeds, settings)
-        timings = [engine.loop.run(prompt, embeds, settings)[1] for _ in range(3)]
+        timings = []
+        for _ in range(3):
+            engine.loop.forget()
+            timings.append(engine.loop.run(prompt, embeds, settings)[1])
         reference = [reference_ms(source, prompt, pcm, options.steps) for _ in range(3)]
         kept = growth(engine, prompt, embeds, options.steps)
     backbone = median([median(t.backbone_ms) for t in timings])

@@ -197,6 +197,7 @@ def _compare_detokenizer(engine: Engine, folder: Path, rows: list[Row]) -> None:
     detokenizer = engine.detokenizer
     assert detokenizer is not None
     flow, vocoder = checkpoint.load_flow(folder), checkpoint.load_vocoder(folder)
+    pairs = engine.bundle.components["flow_estimator"].states
     tokens = torch.randint(0, flow.config.vocab_size, (1, NUM_TOKENS), generator=torch.Generator().manual_seed(0))
     speaker = np.asarray(engine.bundle.array("speakers")[0])
     row = torch.from_numpy(speaker.copy())[None]
@@ -206,17 +207,29 @@ def _compare_detokenizer(engine: Engine, folder: Path, rows: list[Row]) -> None:
     _row(engine, rows, "flow_front", "flow_front", found_mu, mu)
     _row(engine, rows, "flow_speaker", "flow_front", found_spk, spk)
     x = torch.randn(2, *mu.shape[1:], generator=torch.Generator().manual_seed(1))
-    inputs = (x, mu.expand_as(x), torch.full((2,), 0.3), spk.expand(2, -1), torch.zeros_like(x))
-    chunk = torch.tensor(flow.config.chunk_frames)
-    velocity = flow.estimator(*(i.contiguous() for i in inputs), chunk)
-    (found_velocity,) = detokenizer.estimator(*(i.contiguous().numpy() for i in inputs), chunk.numpy())
-    _row(engine, rows, "flow_estimator", "flow_estimator", found_velocity, velocity)
+    given = (
+        x,
+        mu.expand_as(x).contiguous(),
+        torch.full((2,), 0.3),
+        spk.expand(2, -1).contiguous(),
+        torch.zeros_like(x),
+    )
+    states = [torch.zeros([axis if isinstance(axis, int) else 0 for axis in pair.input.axes]) for pair in pairs]
+    halves = (slice(0, x.shape[2] // 2), slice(x.shape[2] // 2, None))  # the second sees the first through the caches
+    for part in halves:
+        position = torch.tensor([part.start])
+        inputs = [v[:, :, part].contiguous() if v.ndim == 3 else v for v in given]
+        velocity, *new = flow.estimator.step(*inputs, position, states)
+        found, *_ = detokenizer.estimator(*(v.numpy() for v in (*inputs, position, *states)))
+        _row(engine, rows, "flow_estimator", "flow_estimator", found, velocity)
+        states = new
     mel = flow(tokens, row)
     _row(engine, rows, "flow_mel", "flow_estimator", detokenizer.flow(tokens[0].numpy(), speaker), mel)
 
     noise = vocoder_noise(mel.shape[2] * vocoder.config.samples_per_frame, vocoder.config.num_harmonics + 1)
     source = vocoder.source(mel, torch.from_numpy(noise))
-    (found_source,) = detokenizer.source(mel.numpy(), noise)
+    phase = np.zeros((1, 1, vocoder.config.num_harmonics + 1))
+    found_source, _ = detokenizer.source(mel.numpy(), noise, phase, np.array(0))
     _row(engine, rows, "vocoder_source", "vocoder_source", found_source, source)
     wav = vocoder.decoder(mel, source)
     (found_wav,) = detokenizer.vocoder(mel.numpy(), source.numpy())

@@ -20,10 +20,12 @@ from torch import nn
 from .. import __version__
 from ..errors import CheckpointError, RequestError
 from ..model import checkpoint, nano
+from ..model.backbone import Backbone
 from ..model.components import Component, ModelConfig, components
 from ..model.config_files import read_chat_config, read_json, read_sampling
 from ..model.flow import Flow, flow_noise
 from ..model.generate import ChatModel
+from ..model.speech_head import SpeechHead
 from ..model.speech_tokenizer import SpeechTokenizer
 from ..model.vocoder import Vocoder
 from ..quant.recipe import make_recipe
@@ -32,7 +34,7 @@ from ..staging import staged
 from . import native_head, passes, tables
 from .parity import compare, measure
 from .targets import Target, find_target
-from .trace import DecoderGraph, trace
+from .trace import DecoderGraph, StepGraph, trace
 
 EXTERNAL_DATA_BYTES = 256 << 20  # a larger graph keeps its weights in a file beside it, which is memory-mapped
 SMALL_BYTES = 256  # tensors up to this stay in the graph
@@ -157,8 +159,8 @@ def open_model(folder: Path, detokenizer: Path | None = None, speech_tokenizer: 
         flow, flow_readers = checkpoint.open_flow(detokenizer)
         vocoder, vocoder_readers = checkpoint.open_vocoder(detokenizer)
         readers = readers | flow_readers | vocoder_readers
-        graphs |= {"flow_front": flow.front, "flow_estimator": flow.estimator}
-        graphs |= {"vocoder_source": vocoder.source, "vocoder": vocoder.decoder}
+        graphs |= {"flow_front": flow.front, "flow_estimator": StepGraph(flow.estimator)}
+        graphs |= {"vocoder_source": StepGraph(vocoder.source), "vocoder": vocoder.decoder}
     if speech_tokenizer is not None:
         tokenizer, tokenizer_readers = checkpoint.open_speech_tokenizer(speech_tokenizer)
         readers = readers | tokenizer_readers
@@ -236,7 +238,7 @@ def _write(
 def write_graph(model: OpenModel, component: Component, precision: str, target: Target, path: Path) -> int:
     """Traces one component and writes it, large weights streamed from the checkpoint; returns the bytes written."""
     module = model.graphs[component.name]
-    traced = DecoderGraph(module, target) if component.states else module  # type: ignore[arg-type]
+    traced = DecoderGraph(module, target) if isinstance(module, Backbone | SpeechHead) else module
     readers = {n: model.readers[id(p)] for n, p in traced.named_parameters() if id(p) in model.readers}
     graph = trace(traced, component, target, _example_lengths(model.config), set(readers))
     passes.fill(graph, readers)

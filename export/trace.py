@@ -38,6 +38,17 @@ class DecoderGraph(nn.Module):
         return (*(y if isinstance(y, tuple) else (y,)), *attend.outputs)
 
 
+class StepGraph(nn.Module):
+    """A streaming module's `step` as a function of its state."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.module.step(*inputs)  # type: ignore[operator]
+
+
 def trace(
     module: nn.Module,
     component: Component,
@@ -95,6 +106,8 @@ def _leave(node: onnx_ir.Node, placeholders: Set[str]) -> bool | None:
 def _for_signature(module: nn.Module, shapes: list[object]) -> tuple[object, ...]:
     if isinstance(module, DecoderGraph):  # x, *rest
         return (shapes[0], tuple(shapes[1:]))
+    if isinstance(module, StepGraph):  # *inputs
+        return (tuple(shapes),)
     return tuple(shapes)
 
 
@@ -102,7 +115,7 @@ def _example(spec: TensorSpec, lengths: Mapping[str, int]) -> Tensor:
     shape = [axis if isinstance(axis, int) else lengths[axis] for axis in spec.axes]
     if spec.dtype == "int64":
         return torch.full(shape, 4, dtype=torch.int64)
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=getattr(torch, spec.dtype))
 
 
 def _varying(spec: TensorSpec) -> dict[int, object]:

@@ -28,6 +28,7 @@ class StatePair:
 
     "static": both are the same buffer, [1, num_kv_heads, capacity, head_dim], updated in place.
     "prefix": the rows so far go in, [past, num_kv_heads, head_dim], and only the new rows come out.
+    The flow's convolutions: what they saw last, the same shape in and out.
     """
 
     input: TensorSpec
@@ -69,6 +70,10 @@ def components(config: ModelConfig, cache: CacheLayout) -> dict[str, Component]:
 
 def _f32(name: str, *axes: Axis) -> TensorSpec:
     return TensorSpec(name, "float32", axes)
+
+
+def _f64(name: str, *axes: Axis) -> TensorSpec:
+    return TensorSpec(name, "float64", axes)
 
 
 def _i64(name: str, *axes: Axis) -> TensorSpec:
@@ -149,7 +154,7 @@ def _flow_components(c: FlowConfig) -> list[Component]:
         ),
         Component(
             "flow_estimator",
-            "one Euler step's velocity, guided and unguided row",
+            "one Euler step's velocity of a block, guided and unguided row",
             50,
             (
                 _f32("x", *mel),
@@ -157,11 +162,24 @@ def _flow_components(c: FlowConfig) -> list[Component]:
                 _f32("t", 2),
                 _f32("spk", 2, c.num_mels),
                 _f32("cond", *mel),
-                _i64("chunk_frames"),
+                _i64("position", 1),
             ),
             (_f32("velocity", *mel),),
+            _flow_states(c),
         ),
     ]
+
+
+def _flow_states(c: FlowConfig) -> tuple[StatePair, ...]:
+    """What the two position convolutions saw last; keys and values of both rows, [frames, 2 * num_heads, head_dim]."""
+    heads = (2 * c.num_heads, c.head_dim)
+    tails = [f"position{i}" for i in (1, 2)]
+    rows = [f"{kind}_{layer}" for layer in range(c.depth) for kind in ("key", "value")]
+    tail: tuple[Axis, ...] = (2, c.dim, c.position_kernel - 1)
+    return (
+        *(StatePair(_f32(f"past_{n}", *tail), _f32(f"new_{n}", *tail)) for n in tails),
+        *(StatePair(_f32(f"past_{n}", "past", *heads), _f32(f"new_{n}", "frames", *heads)) for n in rows),
+    )
 
 
 def _vocoder_components(c: VocoderConfig) -> list[Component]:
@@ -172,8 +190,13 @@ def _vocoder_components(c: VocoderConfig) -> list[Component]:
             "vocoder_source",
             "mel -> pitch -> harmonic source (high precision)",
             c.sample_rate,
-            (mel, _f32("noise", 1, "samples", c.num_harmonics + 1)),
-            (source,),
+            (
+                mel,
+                _f32("noise", 1, "samples", c.num_harmonics + 1),
+                _f64("phase", 1, 1, c.num_harmonics + 1),
+                _i64("num_context"),
+            ),
+            (source, _f64("phases", 1, "frames", c.num_harmonics + 1)),
         ),
         Component("vocoder", "mel and source -> waveform", c.sample_rate, (mel, source), (_f32("wav", 1, "samples"),)),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,16 +13,18 @@ from torch import Tensor, nn
 
 from ..errors import RequestError
 from .config import FlowConfig
+from .geometry import FLOW_LOOK_BACK_TOKENS
 from .weights import Layout, Part, fused, linear, plain, under
 
 UPSTREAM = "decoder.estimator"
 IGNORED = (f"{UPSTREAM}.rotary_embed.inv_freq",)  # computed here
 NOISE_FRAMES = 15_000  # 300 s
-LOOK_BACK_KERNEL = 3
 LAYER_NORM_EPS = 1e-6
 ROPE_THETA = 1e4
 TIME_SCALE = 1000.0
 MASKED = -1e9
+
+See = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values [B, H, F, D] of a layer -> [B, H, F, D]
 
 
 class Flow(nn.Module):
@@ -43,6 +46,7 @@ class Flow(nn.Module):
         prompt_mel: Any = None,
         streaming: bool = False,
         finalize: bool = True,
+        visible: Tensor | None = None,
     ) -> Tensor:
         """Tokens to log-mel; arrays may be numpy's or torch's.
 
@@ -54,6 +58,7 @@ class Flow(nn.Module):
             prompt_mel: [1, token_mel_ratio * P, num_mels].
             streaming: attention in chunks of `chunk_frames`, with all left context; False: full attention.
             finalize: False holds back the last `pre_lookahead` tokens, which are right context only.
+            visible: [F, F] bool, which frames each frame attends to, where it is neither of the two.
 
         Returns:
             [1, num_mels, token_mel_ratio * n], without the prompt's frames, and without the tokens held back.
@@ -77,17 +82,18 @@ class Flow(nn.Module):
             raise RequestError(f"{mu.shape[2] - num_prompt_frames} mel frames are left to synthesize, 1 is needed")
         if x.shape != mu.shape:
             raise RequestError(f"{mu.shape[2]} mel frames are asked for, there is noise for {x.shape[2]}")
-        return self._solve(x, mu, spk, cond, streaming)[:, :, num_prompt_frames:]
+        if visible is None:
+            visible = visible_in_chunks(x.shape[2], c.chunk_frames if streaming else x.shape[2])
+        return self._solve(x, mu, spk, cond, visible)[:, :, num_prompt_frames:]
 
-    def _solve(self, x: Tensor, mu: Tensor, spk: Tensor, cond: Tensor, streaming: bool) -> Tensor:
+    def _solve(self, x: Tensor, mu: Tensor, spk: Tensor, cond: Tensor, visible: Tensor) -> Tensor:
         mu, spk, cond = (torch.cat([v, torch.zeros_like(v)]) for v in (mu, spk, cond))  # guided row, unguided row
-        chunk = torch.tensor(self.config.chunk_frames if streaming else x.shape[2])
         rate = self.config.guidance_rate
         times = euler_times(self.config.num_steps)
         t = times[0]
         for end in times[1:]:
             dt = end - t
-            v = self.estimator(torch.cat([x, x]), mu, t.expand(2), spk, cond, chunk)
+            v = self.estimator(torch.cat([x, x]), mu, t.expand(2), spk, cond, visible)
             x = x + dt * ((1 + rate) * v[:1] - rate * v[1:])
             t = t + dt
         return x
@@ -102,6 +108,20 @@ def euler_times(num_steps: int) -> Tensor:
 def flow_noise(num_mels: int = 80) -> Tensor:
     """The fixed start [1, num_mels, 15000]: torch.randn after seed 0; the global generator is left alone."""
     return torch.randn(1, num_mels, NOISE_FRAMES, generator=torch.Generator().manual_seed(0))
+
+
+def visible_in_chunks(num_frames: int, chunk_frames: int) -> Tensor:
+    """[F, F] bool: a frame sees all frames before it and those of its own chunk (SEMANTICS.md 7)."""
+    frame = torch.arange(num_frames)
+    return frame < (frame[:, None] // chunk_frames + 1) * chunk_frames
+
+
+def visible_in_blocks(block_ends: Sequence[int], left_frames: int) -> Tensor:
+    """[F, F] bool: a frame sees its own block and the `left_frames` frames before it; F is the last end."""
+    frame, ends = torch.arange(block_ends[-1]), torch.tensor(block_ends)
+    block = torch.searchsorted(ends, frame, right=True)
+    first = torch.cat([torch.zeros(1, dtype=torch.int64), ends])[block]
+    return (frame < ends[block][:, None]) & (frame >= first[:, None] - left_frames)
 
 
 def _row(tokens: Any) -> Tensor:
@@ -120,7 +140,7 @@ class FlowFront(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.num_mels)
         self.look_ahead = nn.Conv1d(config.num_mels, config.pre_channels, config.pre_lookahead + 1)
-        self.look_back = nn.Conv1d(config.pre_channels, config.num_mels, LOOK_BACK_KERNEL)
+        self.look_back = nn.Conv1d(config.pre_channels, config.num_mels, FLOW_LOOK_BACK_TOKENS + 1)
         self.speaker = nn.Linear(config.speaker_dim, config.num_mels)
 
     def forward(self, tokens: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +157,7 @@ class FlowFront(nn.Module):
         """
         x = self.embedding(tokens.clamp(min=0)).transpose(1, 2)  # [1, num_mels, n]
         h = F.leaky_relu(self.look_ahead(F.pad(x, (0, self.config.pre_lookahead))))
-        h = x + self.look_back(F.pad(h, (LOOK_BACK_KERNEL - 1, 0)))
+        h = x + self.look_back(F.pad(h, (FLOW_LOOK_BACK_TOKENS, 0)))
         mu = h.unsqueeze(3).expand(-1, -1, -1, self.config.token_mel_ratio).flatten(2)
         return mu, self.speaker(F.normalize(speaker, dim=1))
 
@@ -162,37 +182,64 @@ class FlowEstimator(nn.Module):
         self.register_buffer("time_frequencies", _time_frequencies(config.time_embedding_dim), persistent=False)
         self.register_buffer("rotary_frequencies", _rotary_frequencies(config.head_dim), persistent=False)
 
-    def forward(self, x: Tensor, mu: Tensor, t: Tensor, spk: Tensor, cond: Tensor, chunk_frames: Tensor) -> Tensor:
-        """One evaluation of the velocity field.
+    def forward(self, x: Tensor, mu: Tensor, t: Tensor, spk: Tensor, cond: Tensor, visible: Tensor) -> Tensor:
+        """One evaluation of the velocity field over a whole utterance.
 
         Args:
             x, mu, cond: [B, num_mels, F] float32.
             t: [B] in [0, 1].
             spk: [B, num_mels].
-            chunk_frames: int64 scalar; frame i sees the frames before (i // chunk_frames + 1) * chunk_frames.
+            visible: [F, F] bool, the frames that each frame attends to.
 
         Returns:
             [B, num_mels, F].
         """
-        num_frames = x.shape[2]
-        speaker = spk.unsqueeze(2).expand(-1, -1, num_frames)
+        start = x.new_zeros(x.shape[0], self.config.dim, self.config.position_kernel - 1)
+        h, _ = self._embed(x, mu, spk, cond, [start, start])
+        masked = MaskedAttention(torch.where(visible, 0.0, MASKED))
+        return self._velocity(h, t, torch.arange(x.shape[2], device=x.device), [masked] * self.config.depth)
+
+    def step(
+        self, x: Tensor, mu: Tensor, t: Tensor, spk: Tensor, cond: Tensor, position: Tensor, states: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """`forward` for a block of frames that sees itself and the frames in the caches, and nothing after it.
+
+        Args:
+            x, mu, t, spk, cond: as in `forward`, of the block's frames.
+            position: [1] int64, frames before the block.
+            states: what the two position convolutions saw last, each [B, dim, position_kernel - 1]; then key and value
+                of each layer over the P cached frames, each [P, B * num_heads, head_dim].
+
+        Returns:
+            The velocity [B, num_mels, F] and the states after the block, of keys and values the block's rows only.
+        """
+        h, tails = self._embed(x, mu, spk, cond, states[:2])
+        layers = [PastAttention(*states[i : i + 2]) for i in range(2, len(states), 2)]
+        velocity = self._velocity(h, t, torch.arange(x.shape[2], device=x.device) + position, layers)
+        return (velocity, *tails, *(rows for layer in layers for rows in layer.rows))
+
+    def _embed(
+        self, x: Tensor, mu: Tensor, spk: Tensor, cond: Tensor, tails: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """[B, F, dim], and what the position convolutions will need of it for the next block."""
+        speaker = spk.unsqueeze(2).expand(-1, -1, x.shape[2])
         h = self.input(torch.cat([x, cond, mu, speaker], dim=1).transpose(1, 2))  # [B, F, dim]
-        h = h + self._positions(h)
+        left, kept = self.config.position_kernel - 1, []
+        y = h.transpose(1, 2)
+        for conv, tail in zip((self.position1, self.position2), tails, strict=True):
+            y = torch.cat([tail, y], dim=2)
+            kept.append(y[:, :, -left:])
+            y = _mish(conv(y))
+        return h + y.transpose(1, 2), kept
+
+    def _velocity(self, h: Tensor, t: Tensor, frame: Tensor, layers: Sequence[See]) -> Tensor:
         modulation = F.silu(self._time(t)).unsqueeze(1)  # [B, 1, dim]
-        frame = torch.arange(num_frames, device=x.device)
-        visible = frame < (frame.unsqueeze(1) // chunk_frames + 1) * chunk_frames
-        mask = torch.where(visible, 0.0, MASKED)  # [F, F]
         angles = frame.unsqueeze(1) * self.rotary_frequencies  # [F, head_dim / 2]
         cos, sin = angles.cos(), angles.sin()
-        for block in self.blocks:
-            h = block(h, modulation, cos, sin, mask)
+        for block, see in zip(self.blocks, layers, strict=True):
+            h = block(h, modulation, cos, sin, see)
         scale, shift = self.final_modulation(modulation).chunk(2, dim=-1)
         return self.output(_modulated(h, shift, scale)).transpose(1, 2)
-
-    def _positions(self, h: Tensor) -> Tensor:  # [B, F, dim] -> [B, F, dim]
-        left = (self.config.position_kernel - 1, 0)
-        y = _mish(self.position1(F.pad(h.transpose(1, 2), left)))
-        return _mish(self.position2(F.pad(y, left))).transpose(1, 2)
 
     def _time(self, t: Tensor) -> Tensor:  # [B] -> [B, dim]
         angles = TIME_SCALE * t.unsqueeze(1) * self.time_frequencies
@@ -212,18 +259,47 @@ class EstimatorBlock(nn.Module):
         self.fc1 = nn.Linear(dim, ffn)
         self.fc2 = nn.Linear(ffn, dim)
 
-    def forward(self, x: Tensor, modulation: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        # x [B, F, dim], modulation [B, 1, dim], cos and sin [F, head_dim / 2], mask [F, F]
+    def forward(self, x: Tensor, modulation: Tensor, cos: Tensor, sin: Tensor, see: See) -> Tensor:
+        # x [B, F, dim], modulation [B, 1, dim], cos and sin [F, head_dim / 2]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(modulation).chunk(6, dim=-1)
-        x = x + gate_a * self._attend(_modulated(x, shift_a, scale_a), cos, sin, mask)
+        x = x + gate_a * self._attend(_modulated(x, shift_a, scale_a), cos, sin, see)
         h = F.gelu(self.fc1(_modulated(x, shift_m, scale_m)), approximate="tanh")
         return x + gate_m * self.fc2(h)
 
-    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, see: See) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)  # [B, H, F, D]
         q, k = _rotate_first_head(q, cos, sin), _rotate_first_head(k, cos, sin)
-        scores = q @ k.transpose(2, 3) * (1 / math.sqrt(self.head_dim)) + mask
-        return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+        return self.out(see(q, k, v).transpose(1, 2).flatten(2))
+
+
+class MaskedAttention:
+    """Attention within one utterance."""
+
+    def __init__(self, mask: Tensor) -> None:  # [F, F], added to the scores
+        self.mask = mask
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (_scores(q, k) + self.mask).softmax(-1) @ v
+
+
+class PastAttention:
+    """Attention over the cached frames and the new ones."""
+
+    def __init__(self, past_keys: Tensor, past_values: Tensor) -> None:  # each [P, B * H, D]
+        self.past = (past_keys, past_values)
+        self.rows: list[Tensor] = []  # the new keys and values, each [F, B * H, D]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.rows = [x.permute(2, 0, 1, 3).flatten(1, 2) for x in (k, v)]
+        k, v = (
+            torch.cat([past.unflatten(1, (q.shape[0], -1)).permute(1, 2, 0, 3), new], dim=2)
+            for past, new in zip(self.past, (k, v), strict=True)
+        )
+        return _scores(q, k).softmax(-1) @ v
+
+
+def _scores(q: Tensor, k: Tensor) -> Tensor:  # [B, H, F, D], [B, H, P, D] -> [B, H, F, P]
+    return q @ k.transpose(2, 3) * (1 / math.sqrt(q.shape[3]))
 
 
 def _rotate_first_head(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -264,7 +340,7 @@ def _front_layout(c: FlowConfig) -> Layout:
     return {
         "embedding.weight": plain("input_embedding.weight", c.vocab_size, c.num_mels),
         **under("look_ahead", _conv(f"{layer}.conv1", c.pre_channels, c.num_mels, c.pre_lookahead + 1)),
-        **under("look_back", _conv(f"{layer}.conv2", c.num_mels, c.pre_channels, LOOK_BACK_KERNEL)),
+        **under("look_back", _conv(f"{layer}.conv2", c.num_mels, c.pre_channels, FLOW_LOOK_BACK_TOKENS + 1)),
         **under("speaker", linear("spk_embed_affine_layer", c.num_mels, c.speaker_dim)),
     }
 

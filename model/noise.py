@@ -28,12 +28,13 @@ DRAWN_BEFORE: tuple[tuple[int, ...], ...] = (
 )  # then one initial phase per channel
 
 
-def vocoder_noise(num_samples: int, channels: int = 9) -> NDArray[np.float32]:
-    """The first samples of upstream's noise, bit for bit.
+def vocoder_noise(num_samples: int, channels: int = 9, start: int = 0) -> NDArray[np.float32]:
+    """Samples of upstream's noise, bit for bit.
 
     Args:
         num_samples: at 24 kHz, at most 7 200 000.
         channels: harmonics and fundamental; the published model has 9.
+        start: the first sample.
 
     Returns:
         [1, num_samples, channels] uniform in [0, 1), the caller's own copy.
@@ -41,14 +42,15 @@ def vocoder_noise(num_samples: int, channels: int = 9) -> NDArray[np.float32]:
     Raises:
         RequestError: more samples than upstream has noise for.
     """
-    if not 0 <= num_samples <= MAX_SAMPLES:
-        raise RequestError(f"{num_samples} samples of noise are asked for, 0 .. {MAX_SAMPLES} are possible")
+    end = start + num_samples
+    if not 0 <= start <= end <= MAX_SAMPLES:
+        raise RequestError(f"{end} samples of noise are asked for, 0 .. {MAX_SAMPLES} are possible")
     with _lock:
         stream = _streams.get(channels)
         if stream is None:
             stream = _streams[channels] = _Stream(sum(map(prod, DRAWN_BEFORE)) + channels)
-        noise = stream.first(num_samples * channels)
-    return noise.copy().reshape(1, num_samples, channels)
+        noise = stream.first(end * channels)
+    return noise[start * channels :].copy().reshape(1, num_samples, channels)
 
 
 class _Stream:

@@ -10,15 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import VocoderConfig
+from .geometry import F0_KERNELS, F0_LOOK_RIGHT, VOCODER_POST_KERNEL
 from .noise import vocoder_noise
 from .weights import Layout, linear, plain, under, weight_norm
 
 IGNORED: tuple[str, ...] = ()
 GAIN, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
-F0_KERNELS = (4, 3, 3, 3, 3)  # the first looks right, the others left
-F0_LOOK_RIGHT = F0_KERNELS[0] - 1  # mel frames
 UNVOICED_NOISE_SHARE = 1 / 3  # of sine_amplitude
-POST_KERNEL = 7
 POST_LEAKY_SLOPE = 0.01
 MAX_MAGNITUDE = 100.0
 SNAKE_EPS = 1e-9
@@ -85,25 +83,47 @@ class VocoderSource(nn.Module):
 
     def excitation(self, f0: Tensor, noise: Tensor) -> Tensor:
         """The source of a given pitch: f0 [B, F] Hz, noise [B, F * samples_per_frame, H] -> [B, 1, F * ...]."""
+        phase = f0.new_zeros(f0.shape[0], 1, self.config.num_harmonics + 1, dtype=torch.float64)
+        return self._excitation(f0, noise, phase, torch.tensor(0))[0]
+
+    def step(self, mel: Tensor, noise: Tensor, phase: Tensor, num_context: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` for a piece of an utterance.
+
+        Args:
+            mel, noise: of the piece, with left and right context.
+            phase: [1, 1, num_harmonics + 1] float64, turns before the piece, context not counted.
+            num_context: int64 scalar, frames of left context, whose source is not meant.
+
+        Returns:
+            source [1, 1, F * samples_per_frame], and turns after each frame [1, F, num_harmonics + 1] float64.
+        """
+        return self._excitation(self.f0(mel), noise, phase, num_context)
+
+    def _excitation(self, f0: Tensor, noise: Tensor, phase: Tensor, num_context: Tensor) -> tuple[Tensor, Tensor]:
         c = self.config
         f0 = f0.unsqueeze(2)  # [B, F, 1]
         voiced = (f0 > c.voiced_threshold_hz).float()
         noise_level = voiced * c.noise_sigma + (1 - voiced) * (c.sine_amplitude * UNVOICED_NOISE_SHARE)
-        sines = (self._sines(f0) * voiced).unsqueeze(2)  # [1, F, 1, H]: one value per frame
-        noise = noise.unflatten(1, (-1, c.samples_per_frame))  # [1, F, samples_per_frame, H]
+        phases = self._phases(f0, phase, num_context)
+        sines = (self._sines(phases) * voiced).unsqueeze(2)  # [B, F, 1, H]: one value per frame
+        noise = noise.unflatten(1, (-1, c.samples_per_frame))  # [B, F, samples_per_frame, H]
         merged = torch.tanh(self.merge(sines + noise_level.unsqueeze(2) * noise))
-        return merged.flatten(1).unsqueeze(1)
+        return merged.flatten(1).unsqueeze(1), phases
 
     def f0(self, mel: Tensor) -> Tensor:
         """Pitch in Hz: [1, num_mels, F] -> [1, F] float32; the last frames see zeros as right context."""
         return self.pitch(mel).float()
 
-    def _sines(self, f0: Tensor) -> Tensor:
-        """[1, F, 1] Hz -> [1, F, num_harmonics + 1]; the order of float32 roundings is upstream's on the CPU."""
+    def _phases(self, f0: Tensor, phase: Tensor, num_context: Tensor) -> Tensor:
+        """[1, F, 1] Hz -> turns per sample, summed over frames: [1, F, num_harmonics + 1]."""
         turns = f0 * self.harmonics / self.config.sample_rate  # per sample
         turns = turns - turns.floor()
-        total = turns.double().cumsum(1).float()  # torch's float32 cumsum accumulates in double on the CPU
-        phase = total * 2 * math.pi * self.config.samples_per_frame
+        turns = turns * (torch.arange(f0.shape[1]) >= num_context).float()[:, None]
+        # torch's float32 cumsum accumulates in double on the CPU
+        return torch.cat([phase, turns.double()], dim=1).cumsum(1)[:, 1:]
+
+    def _sines(self, phases: Tensor) -> Tensor:  # the order of float32 roundings is upstream's on the CPU
+        phase = phases.float() * 2 * math.pi * self.config.samples_per_frame
         return phase.sin() * self.config.sine_amplitude
 
 
@@ -159,7 +179,7 @@ class VocoderDecoder(nn.Module):
         self.config = config
         self.pre = nn.Conv1d(config.num_mels, config.base_channels, config.look_right + 1)
         self.stages = nn.ModuleList(VocoderStage(config, i) for i in range(len(config.upsample_rates)))
-        self.post = CausalConv(_stage_channels(config)[-1], config.istft_size + 2, POST_KERNEL)
+        self.post = CausalConv(_stage_channels(config)[-1], config.istft_size + 2, VOCODER_POST_KERNEL)
         self.analysis: Tensor  # [istft_size + 2, 1, istft_size]
         self.synthesis: Tensor  # [istft_size + 2, 1, istft_size]
         self.squared_window: Tensor  # [1, 1, istft_size]
@@ -325,7 +345,7 @@ def _decoder_layout(c: VocoderConfig) -> Layout:
     num_bins_twice = c.istft_size + 2
     layout: Layout = {
         **under("pre", _normed_conv("conv_pre", c.base_channels, c.num_mels, c.look_right + 1)),
-        **under("post", _normed_conv("conv_post", num_bins_twice, channels[-1], POST_KERNEL)),
+        **under("post", _normed_conv("conv_post", num_bins_twice, channels[-1], VOCODER_POST_KERNEL)),
     }
     num_blocks = len(c.resblock_kernels)
     for i, width in enumerate(channels[1:]):

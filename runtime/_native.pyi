@@ -10,6 +10,18 @@ from typing import Annotated
 import numpy
 from numpy.typing import NDArray
 
+def log_power(
+    samples: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    num_mels: int = 128,
+) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu")]:
+    """
+    Log10 mel power of whole frames of 16 kHz audio, before the spectrograms' clamp and scale.
+
+    samples: [N], N >= 400. Returns [num_mels, (N - 400) // 160 + 1], 100 frames/s.
+    Raises ValueError for a shorter stretch, a sample that is not finite, or num_mels outside 1 .. 201.
+    Source: SEMANTICS.md 1.5.
+    """
+
 def whisper_log_mel(
     pcm: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)],
     num_mels: int = 128,

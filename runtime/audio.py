@@ -44,14 +44,9 @@ def checked_pcm(samples: ArrayLike, sample_rate: int, name: str) -> Array:
     Raises:
         AudioError: not one-dimensional, empty, not finite, shorter than one speech slot, longer than 300 s.
     """
-    pcm = np.asarray(samples)
-    pcm = pcm.astype(np.float32) / 32768 if pcm.dtype == np.int16 else pcm.astype(np.float32)
-    if pcm.ndim != 1:
-        raise AudioError(f"{name} has shape {pcm.shape}; mono samples [N] are needed")
+    pcm = as_float_pcm(samples, name)
     if not len(pcm):
         raise AudioError(f"{name} is empty; {MIN_AUDIO_SECONDS} s of audio or more are needed")
-    if not np.isfinite(pcm).all():
-        raise AudioError(f"{name} holds samples that are not finite (NaN or infinity); write it again without them")
     if len(pcm) / sample_rate > MAX_AUDIO_SECONDS:
         raise _too_long(name, len(pcm) / sample_rate)
     if sample_rate != SAMPLE_RATE_HZ:
@@ -59,6 +54,23 @@ def checked_pcm(samples: ArrayLike, sample_rate: int, name: str) -> Array:
     if not num_slots(len(pcm)):
         raise AudioError(f"{name} lasts {len(pcm) / SAMPLE_RATE_HZ:.3f} s; {MIN_AUDIO_SECONDS} s or more are needed")
     return np.ascontiguousarray(pcm)
+
+
+def as_float_pcm(samples: ArrayLike, name: str) -> Array:
+    """Mono samples [N], int16 or of any real type, as float32.
+
+    Raises:
+        AudioError: not one-dimensional, or not finite.
+    """
+    given = np.asarray(samples)
+    pcm: Array = given.astype(np.float32)
+    if given.dtype == np.int16:
+        pcm /= 32768
+    if pcm.ndim != 1:
+        raise AudioError(f"{name} has shape {pcm.shape}; mono samples [N] are needed")
+    if not np.isfinite(pcm).all():
+        raise AudioError(f"{name} holds samples that are not finite (NaN or infinity); write it again without them")
+    return pcm
 
 
 def _too_long(name: str, seconds: float) -> AudioError:

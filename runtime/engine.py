@@ -10,20 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import RequestError
 from ..model.settings import GenerationSettings
+from ..model.turn import Turn
 from .audio import checked_pcm, read_audio
 from .backend import Array, SpeechHead
 from .backend_ort import OrtBackend
 from .bundle import Bundle, open_bundle
 from .conversation import Conversation
 from .detokenizer import Detokenizer
+from .flow_stream import BlockPlan
 from .generate import Loop
 from .hearing import Hearing
+from .listening import Listener
+from .metrics import Waterfall
 from .native_speech_head import NativeSpeechHead
+from .pipeline import Answer
 from .prompt import Message, Prompter
 from .speech_head import OnnxSpeechHead
+from .tools import Tool
 from .voice_tokenizer import VoiceTokenizer
 
 DEFAULT_MAX_POSITIONS = 4096
@@ -146,9 +153,9 @@ class Engine:
         """Whether the bundle can turn speech ids into sound."""
         return self.detokenizer is not None
 
-    def conversation(self, system: str | None = None, speech: bool = True) -> Conversation:
+    def conversation(self, system: str | None = None, speech: bool = True, tools: Sequence[Tool] = ()) -> Conversation:
         """A conversation of several turns; `system` defaults to the checkpoint's prompt for its mode."""
-        return Conversation(self, system, speech)
+        return Conversation(self, system, speech, tools)
 
     def respond(
         self,
@@ -201,15 +208,11 @@ class Engine:
         Raises:
             RequestError: a setting out of range, an unknown speaker, a prompt longer than the caches.
         """
-        if not messages or messages[-1].role != "user":
-            raise RequestError("the last message is not the user's: there is nothing to answer")
-        settings = self._settings(speech, greedy, seed, max_steps, sampling)
+        settings = self._settings(messages, speech, greedy, seed, max_steps, sampling)
         speaks = speech and synthesize and self.detokenizer is not None
         voice = self._speaker(speaker) if speaks else None
         started = time.perf_counter()
-        prompt_ids = self.prompter.encode(messages)
-        heard = [self.hearing.embed(m) for m in messages if self.prompter.num_slots(m)]
-        audio_embeds = np.concatenate(heard) if heard else np.zeros((0, self.config.text.hidden_size), np.float32)
+        prompt_ids, audio_embeds = self._prompt(messages)
         encoded = time.perf_counter()
         turn, timings = self.loop.run(prompt_ids, audio_embeds, settings)
         generated = time.perf_counter()
@@ -233,6 +236,47 @@ class Engine:
                 total_ms=(finished - started) * 1e3,
             ),
         )
+
+    def begin(
+        self,
+        messages: Sequence[Message],
+        number: int,
+        waterfall: Waterfall,
+        *,
+        speech: bool = True,
+        greedy: bool = False,
+        seed: int = 0,
+        max_steps: int = 512,
+        synthesize: bool = True,
+        speaker: str | Array | None = None,
+        plan: BlockPlan | None = None,
+        **sampling: Any,
+    ) -> tuple[Answer, tuple[NDArray[np.int64], Array, GenerationSettings]]:
+        """An answer that streams, and the arguments of its `events`; it is the `number`th of its conversation.
+
+        Args:
+            plan: in what blocks speech is synthesized; the other arguments as in `answer`.
+
+        Raises:
+            RequestError: as `answer`.
+        """
+        settings = self._settings(messages, speech, greedy, seed, max_steps, sampling)
+        stream = None
+        if speech and synthesize and self.detokenizer is not None:
+            stream = self.detokenizer.stream(self._speaker(speaker), plan)
+        rate = self.detokenizer.sample_rate if stream is not None and self.detokenizer is not None else 0
+        turn = Turn(self.config, settings)
+        answer = Answer(self.loop, self.prompter.decode, turn, number, waterfall, stream, rate)
+        return answer, (*self._prompt(messages), settings)
+
+    def listener(self) -> Listener:
+        """Hears one user turn in chunks."""
+        return Listener(self.hearing, self.config.audio.num_mels)
+
+    def _prompt(self, messages: Sequence[Message]) -> tuple[NDArray[np.int64], Array]:
+        prompt_ids = self.prompter.encode(messages)
+        heard = [self.hearing.embed(m) for m in messages if self.prompter.num_slots(m)]
+        return prompt_ids, np.concatenate([self.hearing.no_rows, *heard])
 
     def synthesize(self, speech_ids: Sequence[int], speaker: str | Array | None = None) -> Array:
         """Speech ids to a waveform, float32 [N] at the detokenizer's rate; empty where no code is left.
@@ -269,8 +313,16 @@ class Engine:
         return np.asarray(speaker, np.float32).reshape(-1)
 
     def _settings(
-        self, speech: bool, greedy: bool, seed: int, max_steps: int, sampling: dict[str, Any]
+        self,
+        messages: Sequence[Message],
+        speech: bool,
+        greedy: bool,
+        seed: int,
+        max_steps: int,
+        sampling: dict[str, Any],
     ) -> GenerationSettings:
+        if not messages or messages[-1].role != "user":
+            raise RequestError("the last message is not the user's: there is nothing to answer")
         defaults = self.bundle.manifest.sampling
         chosen = {**defaults, **{k: v for k, v in sampling.items() if v is not None}}
         if greedy or not speech:

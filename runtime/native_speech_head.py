@@ -32,6 +32,10 @@ class NativeSpeechHead:
         self._refuse_overflow(len(u))
         return self.loop.prefill(np.ascontiguousarray(u, np.float32), sampling.sampler, **sampling.options)
 
+    def extend(self, u: Array) -> None:
+        self._refuse_overflow(len(u))
+        self.loop.extend(np.ascontiguousarray(u, np.float32))
+
     def group(self, u: Array, sampling: SpeechSampling) -> list[int]:
         self._refuse_overflow(1)
         return self.loop.group(np.ascontiguousarray(u, np.float32), sampling.sampler, **sampling.options)

@@ -33,6 +33,7 @@ class Message:
     text: str | None = None
     audio: Array | None = None  # [N] 16 kHz
     speech_ids: tuple[int, ...] | None = None  # an audio given as 25 Hz ids instead of a waveform
+    rows: Array | None = None  # [P, H], what was heard of the audio, where it is known already
 
     def __post_init__(self) -> None:
         if self.text is None and self.audio is None and self.speech_ids is None:
@@ -72,13 +73,26 @@ class Prompter:
         Raises:
             RequestError: a text holds one of the model's own marks, or the template refuses the messages.
         """
-        rendered = [{"role": message.role, "content": self._content(message)} for message in messages]
+        return self._render([(message.role, self._content(message)) for message in messages])
+
+    def encode_open(self, messages: Sequence[Message], num_groups: int) -> NDArray[np.int64]:
+        """The ids before and with the first `num_groups` audio placeholders of a user turn that is not over yet.
+
+        Raises:
+            RequestError: as `encode`.
+        """
+        given = [(message.role, self._content(message)) for message in messages]
+        heard = f"{self._bos}{self._audio * (num_groups + 1)}{self._eos}"
+        ids = self._render([*given, ("user", heard)])
+        return ids[: np.flatnonzero(ids == self._config.audio_token_id)[-1]]
+
+    def _render(self, contents: Sequence[tuple[Role, str]]) -> NDArray[np.int64]:
+        rendered = [{"role": role, "content": content} for role, content in contents]
         try:
             prompt = self._template.render(messages=rendered, add_generation_prompt=True)
         except jinja2.TemplateError as error:
             raise RequestError(f"the checkpoint's chat template refuses these messages: {error}") from None
-        ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
-        return np.array(ids, np.int64)
+        return np.array(self.tokenizer.encode(prompt, add_special_tokens=False).ids, np.int64)
 
     def num_slots(self, message: Message) -> int:
         """25 Hz slots of the message's audio."""

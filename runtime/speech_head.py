@@ -44,6 +44,12 @@ class OnnxSpeechHead:
         (logits,) = self.decoder(first)
         return self._finish(sub_vectors[-1], logits, sampling)
 
+    def extend(self, u: Array) -> None:
+        sub_vectors = self._upsampling(np.ascontiguousarray(u))[0]  # [T, G * H]
+        self.decoder(sub_vectors.reshape(-1, self._previous.shape[1]) + self._previous)
+        kept = self._last_tokens[-1] if self._last_tokens else self._config.speech_bos_id
+        self._last_tokens += [kept] * len(u)
+
     def group(self, u: Array, sampling: SpeechSampling) -> list[int]:
         sub_vectors = self._upsampling(u[None])[0][0]  # [G * H]
         return self._finish(sub_vectors, self._sub_step(sub_vectors, 0), sampling)

@@ -46,6 +46,13 @@ def golden_engine_with_head(request: pytest.FixtureRequest, golden_bundle: Path)
 
 
 @pytest.fixture
+def talkative_engine(golden_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Every code is spoken, though the golden flow has fewer codes than the golden chat model."""
+    monkeypatch.setattr(golden_engine.detokenizer, "codes", lambda ids: [i % 729 for i in ids if 0 <= i < 6561])
+    return golden_engine
+
+
+@pytest.fixture
 def bundle_copy(golden_bundle: Path, tmp_path: Path) -> Path:
     """A bundle that a test may damage."""
     return Path(shutil.copytree(golden_bundle, tmp_path / "bundle"))

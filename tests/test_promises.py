@@ -100,7 +100,7 @@ def documented() -> dict[str, set[str]]:
     return {part.split()[0]: set(re.findall(r"--[a-z][a-z-]*", part)) for part in parts}
 
 
-@pytest.mark.parametrize("verb", ["export", "run", "verify", "inspect", "doctor"])
+@pytest.mark.parametrize("verb", ["export", "run", "chat", "profile", "verify", "inspect", "doctor"])
 def test_the_commands_are_as_documented(verb: str) -> None:
     listed = documented()[verb]
     assert listed <= options(verb)
@@ -129,7 +129,7 @@ def test_the_table(golden_bundle: Path) -> None:
             assert not {s.name for s in tensors(component)[0]} & {s.name for s in tensors(component)[1]}
 
 
-TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(int64)": "int64"}
 
 
 def test_every_graph_is_as_the_table_says(golden_bundle: Path) -> None:

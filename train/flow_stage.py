@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..model.flow import Flow
+from ..model.flow import Flow, visible_in_chunks
 from .answers import Answer
 from .batches import EqualLengthBatches
 
@@ -41,8 +41,8 @@ class FlowStage:
         noise = torch.randn(mel.shape, generator=draw)
         x = noise + t[:, None, None] * (mel - noise)
         streamed = float(torch.rand((), generator=draw)) < STREAMED_SHARE
-        chunk = torch.tensor(self.module.config.chunk_frames if streamed else num_frames)
-        velocity = self.module.estimator(x, mu, t, spk, cond, chunk)
+        visible = visible_in_chunks(num_frames, self.module.config.chunk_frames if streamed else num_frames)
+        velocity = self.module.estimator(x, mu, t, spk, cond, visible)
         error = (velocity - (mel - noise)).square().mean()
         return error, {}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..model.geometry import F0_KERNELS
 from ..model.noise import vocoder_noise
-from ..model.vocoder import F0_KERNELS, PitchConv, PitchPredictor, Vocoder
+from ..model.vocoder import PitchConv, PitchPredictor, Vocoder
 from .answers import Answer
 from .speak import ANSWER_PITCH_HZ
 

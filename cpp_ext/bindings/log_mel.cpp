@@ -9,6 +9,20 @@ using namespace nb::literals;
 
 void add_log_mel(nb::module_& m) {
     m.def(
+        "log_power",
+        [](const Floats& samples, std::int64_t num_mels) {
+            const MelExtractor mel(num_mels);
+            const std::int64_t num_frames = log_power_num_frames(std::ssize(view(samples)));
+            return make_array({static_cast<std::size_t>(num_mels), static_cast<std::size_t>(num_frames)},
+                              [&](std::span<float> out) { log_power(mel, view(samples), out); });
+        },
+        "samples"_a.noconvert(), "num_mels"_a = 128,
+        R"(Log10 mel power of whole frames of 16 kHz audio, before the spectrograms' clamp and scale.
+
+samples: [N], N >= 400. Returns [num_mels, (N - 400) // 160 + 1], 100 frames/s.
+Raises ValueError for a shorter stretch, a sample that is not finite, or num_mels outside 1 .. 201.
+Source: SEMANTICS.md 1.5.)");
+    m.def(
         "whisper_log_mel",
         [](const Floats& pcm, std::int64_t num_mels) {
             const MelExtractor mel(num_mels);

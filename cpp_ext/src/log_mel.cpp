@@ -117,6 +117,29 @@ void MelExtractor::frame(std::span<const float, window_samples> samples, std::sp
     }
 }
 
+std::int64_t log_power_num_frames(std::int64_t num_samples) {
+    if (num_samples < MelExtractor::window_samples) {
+        throw std::invalid_argument("samples are " + std::to_string(num_samples) + ", must be at least " +
+                                    std::to_string(MelExtractor::window_samples));
+    }
+    return (num_samples - MelExtractor::window_samples) / hop + 1;
+}
+
+void log_power(const MelExtractor& mel, std::span<const float> samples, std::span<float> out) {
+    const auto num_mels = static_cast<std::size_t>(mel.num_mels());
+    const auto num_frames = static_cast<std::size_t>(log_power_num_frames(std::ssize(samples)));
+    if (out.size() != num_mels * num_frames) {
+        throw std::invalid_argument("out has " + std::to_string(out.size()) + " values, must have " +
+                                    std::to_string(num_mels * num_frames));
+    }
+    check_finite(samples);
+    std::vector<float> column(num_mels);
+    for (std::size_t t = 0; t < num_frames; ++t) {
+        mel.frame(samples.subspan(t * hop).first<MelExtractor::window_samples>(), column);
+        for (std::size_t m = 0; m < num_mels; ++m) out[m * num_frames + t] = column[m];
+    }
+}
+
 std::int64_t whisper_num_frames(std::int64_t num_samples) {
     if (num_samples < 1 || num_samples > whisper_padded_samples) {
         throw std::invalid_argument("pcm has " + std::to_string(num_samples) + " samples, must have 1 .. " +

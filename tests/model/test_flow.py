@@ -15,7 +15,7 @@ from facrt.errors import RequestError
 from facrt.model import weights
 from facrt.model.checkpoint import load_flow
 from facrt.model.config import FlowConfig
-from facrt.model.flow import Flow, euler_times, flow_layout, flow_noise
+from facrt.model.flow import Flow, euler_times, flow_layout, flow_noise, visible_in_blocks, visible_in_chunks
 from goldens import DETOKENIZER, expected, inputs, meta
 from safetensors.torch import save_file
 from tolerances import TOLERANCES
@@ -113,8 +113,9 @@ def test_estimator(flow: Flow, run: str, step: int) -> None:
     given = {name: torch.from_numpy(wanted[f"{run}__est{step}_{name}"]) for name in ("mask", *ESTIMATOR_ARGUMENTS)}
     assert given["mask"].eq(1).all()
     streaming = meta(DETOKENIZER)["runs"][run]["streaming"]
-    chunk = torch.tensor(flow.config.chunk_frames if streaming else 10_000)
-    velocity = flow.estimator(*(given[name] for name in ESTIMATOR_ARGUMENTS), chunk)
+    num_frames = given["x"].shape[2]
+    visible = visible_in_chunks(num_frames, flow.config.chunk_frames if streaming else num_frames)
+    velocity = flow.estimator(*(given[name] for name in ESTIMATOR_ARGUMENTS), visible)
     close(velocity, wanted[f"{run}__est{step}_out"], "flow")
 
 
@@ -174,9 +175,36 @@ def test_a_row_does_not_depend_on_its_neighbour(tiny: Flow) -> None:
     generator = torch.Generator().manual_seed(3)
     x, mu, cond = (torch.randn(3, 5, 10, generator=generator) for _ in range(3))
     t, spk = torch.rand(3, generator=generator), torch.randn(3, 5, generator=generator)
-    together = tiny.estimator(x, mu, t, spk, cond, torch.tensor(4))
-    alone = [tiny.estimator(*(v[i : i + 1] for v in (x, mu, t, spk, cond)), torch.tensor(4)) for i in range(3)]
+    visible = visible_in_chunks(10, 4)
+    together = tiny.estimator(x, mu, t, spk, cond, visible)
+    alone = [tiny.estimator(*(v[i : i + 1] for v in (x, mu, t, spk, cond)), visible) for i in range(3)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("ends", [(10,), (1, 10), (3, 4, 9, 10), tuple(range(1, 11))])
+@pytest.mark.parametrize("left_frames", [0, 2, 10])
+def test_blocks_with_caches_equal_the_masked_whole(tiny: Flow, ends: tuple[int, ...], left_frames: int) -> None:
+    generator, c = torch.Generator().manual_seed(4), TINY
+    x, mu, cond = (torch.randn(2, 5, 10, generator=generator) for _ in range(3))
+    t, spk = torch.rand(2, generator=generator), torch.randn(2, 5, generator=generator)
+    whole = tiny.estimator(x, mu, t, spk, cond, visible_in_blocks(ends, left_frames))
+    tails = [torch.zeros(2, c.dim, c.position_kernel - 1)] * 2
+    rows = [torch.zeros(0, 2 * c.num_heads, c.head_dim)] * 2 * c.depth
+    pieces = []
+    for begin, end in zip((0, *ends), ends, strict=False):
+        frames = slice(begin, end)
+        piece, *states = tiny.estimator.step(
+            x[:, :, frames], mu[:, :, frames], t, spk, cond[:, :, frames], torch.tensor([begin]), [*tails, *rows]
+        )
+        pieces.append(piece)
+        tails = states[:2]
+        joined = [torch.cat(pair) for pair in zip(rows, states[2:], strict=True)]
+        rows = [row[max(0, len(row) - left_frames) :] for row in joined]
+    torch.testing.assert_close(torch.cat(pieces, dim=2), whole, rtol=0, atol=1e-5)
+
+
+def test_chunks_are_equal_blocks() -> None:
+    assert torch.equal(visible_in_chunks(10, 4), visible_in_blocks((4, 8, 10), 10))
 
 
 def test_negative_tokens_count_as_zero(tiny: Flow) -> None:

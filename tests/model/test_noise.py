@@ -67,3 +67,9 @@ def test_needs_no_torch() -> None:
         "import sys; from facrt.model.noise import vocoder_noise; vocoder_noise(1); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_noise_from_the_middle() -> None:
+    np.testing.assert_array_equal(vocoder_noise(50, 9, start=30), vocoder_noise(80, 9)[:, 30:])
+    with pytest.raises(RequestError, match="7200001 samples"):
+        vocoder_noise(2, 9, start=7_199_999)

@@ -54,6 +54,19 @@ def test_reflect_equals_upstream_on_long_audio() -> None:
     np.testing.assert_allclose(mel[:, -64:], expected["long_mel_tail"], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("num_frames", [1, 2, 7])
+def test_log_power_is_what_the_spectrogram_is_made_of(num_frames: int) -> None:
+    samples = as_float(np.load(GOLDEN / "lm" / "inputs_u2p0.npz")["wav0_int16"])[: 160 * (num_frames - 1) + 400 + 159]
+    power = _native.log_power(samples)
+    assert power.shape == (128, num_frames)
+    whole = _native.reflect_log_mel(samples[: 160 * (num_frames - 1) + 400])
+    inner = _native.log_power(np.concatenate([samples[200:0:-1], samples]))[:, : whole.shape[1]]
+    np.testing.assert_array_equal((np.maximum(inner, inner.max() - 8) + 4) * np.float32(0.25), whole)
+    for wrong in (samples[:399], np.full(400, np.nan, np.float32)):
+        with pytest.raises(ValueError, match="must be"):
+            _native.log_power(wrong)
+
+
 def slaney_filters(num_mels: int) -> np.ndarray:
     """[num_mels, 201] triangles of equal area, 0 .. 8000 Hz."""
     mels = np.linspace(0, 15 + 27 * np.log(8.0) / np.log(6.4), num_mels + 2)

@@ -53,6 +53,7 @@ def test_runtime_equals_golden(
             prefill.append(Step(step.embeds, step.hidden, step.text_logits, step.speech_tokens, step.speech_logits))
         logits.append(step.text_logits.copy())
 
+    golden_engine.loop.forget()
     turn, _ = golden_engine.loop.run(prompt, heard, GenerationSettings(**params), observe)
     assert turn.text_ids == wanted[f"{run}__text_ids"].tolist()
     assert turn.speech_ids == wanted[f"{run}__speech_ids"].tolist()

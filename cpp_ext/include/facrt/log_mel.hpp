@@ -36,6 +36,11 @@ class MelExtractor {
     std::vector<Filter> filters_;  // [num_mels]
 };
 
+// Whole frames of a stretch of audio: samples [(n - 1) * 160 + 400], out [num_mels, n] log10 power, not scaled: what the
+// spectrograms are made of. Throws std::invalid_argument as they do.
+void log_power(const MelExtractor& mel, std::span<const float> samples, std::span<float> out);
+std::int64_t log_power_num_frames(std::int64_t num_samples);
+
 // The two spectrograms: (max(log10 power, largest - 8) + 4) / 4, 100 frames/s.
 // Both throw std::invalid_argument for a length that is not allowed, a sample that is not finite, an out of wrong size.
 

@@ -1,0 +1,132 @@
+"""A live turn: from the end of the user's speech to first words and first sound, streamed and whole, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from common import arguments, check, finish, median
+from facrt.runtime.audio import read_audio
+from facrt.runtime.engine import Engine, load
+from facrt.runtime.events import AudioChunk, TurnEnded
+from facrt.runtime.metrics import PHASES
+
+QUESTION = Path(__file__).parent.parent / "docs" / "question.wav"
+FEED_SAMPLES = 320  # 20 ms at 16 kHz
+RATE_HZ = 16_000
+
+
+def questions(files: list[Path], count: int) -> list[np.ndarray]:
+    """`count` spoken questions: the files in turn, each time at another speed and loudness."""
+    random = np.random.default_rng(0)
+    pcm = [read_audio(path) for path in files]
+    spoken = []
+    for i in range(count):
+        speed, gain = random.uniform(0.8, 1.25), random.uniform(0.3, 1.0)
+        spoken.append(soxr.resample(pcm[i % len(pcm)] * np.float32(gain), RATE_HZ * speed, RATE_HZ))
+    return spoken
+
+
+def streamed(engine: Engine, pcm: np.ndarray, options: dict[str, Any]) -> dict[str, float]:
+    """One turn, its audio fed in pieces before the clock starts; milliseconds since the end of speech."""
+    engine.loop.forget()
+    with engine.conversation() as talk:
+        started = time.perf_counter()
+        for i in range(0, len(pcm), FEED_SAMPLES):
+            talk.feed(pcm[i : i + FEED_SAMPLES])
+        fed_ms = (time.perf_counter() - started) * 1e3
+        seconds = 0.0
+        for event in talk.stream(**options):
+            if isinstance(event, AudioChunk):
+                seconds += event.duration_ms / 1e3
+            if isinstance(event, TurnEnded):
+                end = event
+    row = {phase: end.timings_ms[phase] for phase in PHASES if phase in end.timings_ms}
+    return row | {"listening": fed_ms, "speech_seconds": seconds, "speaking_ms": row["done"] - row["heard"]}
+
+
+def whole(engine: Engine, pcm: np.ndarray, options: dict[str, Any]) -> dict[str, float]:
+    """The same turn after its end, in one piece: sound is there when all of it is."""
+    engine.loop.forget()
+    reply = engine.respond(pcm, **options)
+    timings = reply.timings
+    steps_ms = timings.num_steps * (timings.backbone_step_ms + timings.speech_group_ms)
+    prefill = timings.encode_ms + timings.prefill_ms
+    return {"heard": timings.encode_ms, "prefill": prefill, "generated": prefill + steps_ms, "done": timings.total_ms}
+
+
+def silenced_ms(engine: Engine, options: dict[str, Any], after_s: float) -> float | None:
+    """From an interrupt, so long after an answer's beginning, to its last event; None where the answer was quicker."""
+    talk, called = engine.conversation(), []
+
+    def cut_in() -> None:
+        called.append(time.perf_counter())
+        talk.interrupt()
+
+    timer = threading.Timer(after_s, cut_in)
+    timer.start()
+    *_, last = talk.stream(text="Tell me about the museum.", **options)
+    end = time.perf_counter()
+    timer.join()
+    assert isinstance(last, TurnEnded)
+    return (end - called[0]) * 1e3 if last.reason == "interrupted" else None
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: median([row[name] for row in rows if name in row]) for name in rows[0]}
+
+
+def main() -> None:
+    parser: argparse.ArgumentParser = arguments(__doc__)
+    parser.add_argument("--bundle", type=Path, help="default: nano, exported anew (needs facrt[export])")
+    parser.add_argument("--audio", type=Path, nargs="+", default=[QUESTION], help="spoken questions")
+    parser.add_argument("--questions", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=25, help="backbone steps of each answer (5 a second)")
+    parser.add_argument("--interrupts", type=int, default=200, help="at random moments of answers")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    options = {"greedy": True, "max_steps": given.steps, "eos_token_id": -1}
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = given.bundle
+        if bundle is None:
+            from facrt.export.pipeline import ExportRequest, export
+
+            bundle = Path(folder) / "nano"
+            export(ExportRequest("nano", bundle, verify=False))
+        engine = load(bundle, num_threads=given.threads)
+        spoken = questions(given.audio, given.questions)
+        streamed(engine, spoken[0], options)
+        rows = [streamed(engine, pcm, options) for pcm in spoken]
+        long = np.resize(spoken[0], 10 * RATE_HZ)
+        pairs = [(streamed(engine, long, options), whole(engine, long, options)) for _ in range(5)]
+        random = np.random.default_rng(1)
+        full = median([row["done"] for row in rows]) / 1e3
+        cuts = [silenced_ms(engine, options, random.uniform(0, full)) for _ in range(given.interrupts)]
+        silenced = [ms for ms in cuts if ms is not None]
+    live, ten = medians(rows), medians([a for a, _ in pairs])
+    at_once = medians([b for _, b in pairs])
+    factor = median([row["speaking_ms"] / 1e3 / row["speech_seconds"] for row in rows if row["speech_seconds"]])
+    checks = [
+        check("end of speech to first audio", live["first_audio"], "ms", 300),
+        check("end of speech to first text", live["first_text"], "ms", 150),
+        check("real-time factor of speaking", factor, "ratio", 0.5),
+        check("10 s question: first audio streamed / whole", ten["first_audio"] / at_once["done"], "ratio", 1 / 3),
+        check("interrupt to silence, longest", max(silenced, default=0.0), "ms", 100),
+    ]
+    report = {
+        "questions": len(rows), "seconds": [len(pcm) / RATE_HZ for pcm in spoken], "steps": given.steps,
+        "median_ms": live, "interrupts": {"tried": len(cuts), "in_time": len(silenced),
+        "median_ms": median(silenced) if silenced else 0.0},
+        "ten_seconds": {"streamed_ms": ten, "whole_ms": at_once}, "checks": checks,
+    }  # fmt: skip
+    finish(report, given.json)
+
+
+if __name__ == "__main__":
+    main()
