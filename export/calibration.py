@@ -87,7 +87,7 @@ def calibrate(
     if not wanted:
         return model
     statistics = _statistics(model, wanted, questions, progress)
-    readers, input_scales = dict(model.readers), {}
+    readers, input_scales = dict(model.readers), dict(model.input_scales)
     for component in wanted:
         scheme, module = SCHEMES[recipe[component]], model.graphs[component]
         found = statistics[component]
@@ -111,14 +111,14 @@ Found = dict[str, dict[str, Statistics]]  # component -> Linear weight's name ->
 
 
 def _statistics(
-    model: OpenModel, wanted: Iterable[str], questions: Sequence[Array], progress: Callable[[str, str, int], None]
+    model: OpenModel, wanted: Sequence[str], questions: Sequence[Array], progress: Callable[[str, str, int], None]
 ) -> Found:
     """From the cache where this model has met these questions before."""
     progress("calibrating", "hash of the checkpoint", 0)
     path = _cache_folder() / f"{_key(model, questions)}.safetensors"
     with contextlib.suppress(OSError, SafetensorError, KeyError):
         return _unflatten(load_file(path), wanted)
-    found = _Observer(model, progress).observe(questions)
+    found = _Observer(model, progress).observe(questions, "flow_estimator" in wanted)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
@@ -251,7 +251,7 @@ class _Observer:
         self._progress = progress
         self._sums: dict[str, dict[str, _Sum]] = {}
 
-    def observe(self, questions: Sequence[Array]) -> Found:
+    def observe(self, questions: Sequence[Array], with_flow: bool) -> Found:
         with torch.no_grad(), contextlib.ExitStack() as stack:
             modules = [self._model.chat, *([self._model.flow] if self._model.flow else [])]
             for module in modules:
@@ -259,7 +259,7 @@ class _Observer:
             for component, module in self._model.graphs.items():
                 self._watch(stack, component, module)
             codes = self._run_chat(questions)
-            if self._model.flow is not None:
+            if self._model.flow is not None and with_flow:
                 self._run_flow(self._model.flow, codes)
         return {c: {name: one.finish() for name, one in sums.items()} for c, sums in self._sums.items()}
 

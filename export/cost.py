@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -247,9 +248,10 @@ def _layer_outputs(graph: onnx.GraphProto, last: str) -> Iterator[str]:
     for node in graph.node:
         for name in node.input:
             users.setdefault(name, []).append(node)
-    weights = [name for name in stored if f".{last}.weight" in name and not name.endswith((".scales", ".zeros"))]
-    weights = [name for name in weights if ".input_" not in name]
-    for weight in sorted(weights, key=lambda name: int(name.split("layers.")[-1].split("blocks.")[-1].split(".")[0])):
+    form = r"(?:\.(?:packed|int8|float16|transposed.*))?"
+    place = re.compile(rf"(?:layers|blocks)\.(\d+)\.(?:mlp\.)?{last}(?:\.weight)?{form}$")
+    weights = {int(match[1]): name for name in stored if (match := place.search(name))}
+    for _, weight in sorted(weights.items()):
         node = users[weight][0]
         while not (node.op_type == "Add" and not stored & set(node.input)):
             node = users[node.output[0]][0]

@@ -240,7 +240,7 @@ def _write(
     for component in table.values():
         progress("exporting", component.name, 0)
         graphs[component.name] = f"{component.name}.onnx"
-        size = write_graph(model, component, recipe[component.name], target, folder / graphs[component.name])
+        size = write_graph(model, component, recipe[component.name], target, folder / graphs[component.name], progress)
         progress("exporting", component.name, size)
     native: dict[str, str] = {}
     if native_head.supports(model.config.chat):
@@ -284,7 +284,14 @@ def _write(
     )
 
 
-def write_graph(model: OpenModel, component: Component, scheme: str, target: Target, path: Path) -> int:
+def write_graph(
+    model: OpenModel,
+    component: Component,
+    scheme: str,
+    target: Target,
+    path: Path,
+    progress: Progress = lambda *_: None,
+) -> int:
     """Traces one component and writes it, large weights streamed from the checkpoint; returns the bytes written."""
     module, chosen = model.graphs[component.name], SCHEMES[scheme]
     traced = DecoderGraph(module, target) if component.states else module  # type: ignore[arg-type]
@@ -305,7 +312,11 @@ def write_graph(model: OpenModel, component: Component, scheme: str, target: Tar
         passes.store_as_float16(graph)
     weights = [value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value]
     data = f"{path.name}.data" if sum(weights) > EXTERNAL_DATA_BYTES else None
-    onnx_ir.save(graph, path, external_data=data, size_threshold_bytes=SMALL_BYTES)
+
+    def show(_: object, info: onnx_ir.external_data.CallbackInfo) -> None:
+        progress("writing", f"{component.name} {info.index + 1}/{info.total}", 0)
+
+    onnx_ir.save(graph, path, external_data=data, size_threshold_bytes=SMALL_BYTES, callback=show)
     written = sum(size for size in weights if size > SMALL_BYTES)
     if data and path.with_name(data).stat().st_size < written:  # a full disk can go unnoticed in the last write
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

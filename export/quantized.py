@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -64,7 +65,7 @@ def experts_as_operator(x: Tensor, gate_up: Tensor, down: Tensor, chosen: Tensor
     """
     num_experts, num_chosen = gate_up.shape[0], chosen.shape[1]
     logits = torch.full((x.shape[0], num_experts), NOT_CHOSEN, dtype=x.dtype).scatter(1, chosen, weights.log())
-    attributes = {
+    attributes: dict[str, Any] = {
         "k": num_chosen, "activation_type": "swiglu", "swiglu_fusion": 1, "normalize_routing_weights": 1,
         "activation_alpha": 1.0, "activation_beta": 0.0,
     }  # fmt: skip
@@ -84,7 +85,7 @@ def quantize_experts(graph: onnx_ir.Model, scheme: Scheme, read: Callable[[str],
     """
     for node in [node for node in graph.graph if node.op_type == "QMoE"]:
         x, logits, *weights = node.inputs
-        widths = [int(weight.shape[2]) for weight in weights if weight is not None and weight.shape is not None]
+        widths = [int(weight.shape.numpy()[2]) for weight in weights if weight is not None and weight.shape is not None]
         fits = scheme.block and not any(width % scheme.block for width in widths)
         form = scheme if fits else SCHEMES["int8"]
         inputs: list[Value | None] = [x, logits]
@@ -92,7 +93,7 @@ def quantize_experts(graph: onnx_ir.Model, scheme: Scheme, read: Callable[[str],
             assert weight is not None and weight.shape is not None  # noqa: PT018
             sizes = tuple(int(size) for size in weight.shape.numpy())
             values, scales = _expert_parts(_name(weight), form, sizes, read(_name(weight)), interleave)
-            graph.graph.initializers |= {_name(value): value for value in (values, scales)}
+            graph.graph.initializers.update({_name(value): value for value in (values, scales)})
             inputs += [values, scales, None]
         attributes = {**node.attributes, "expert_weight_bits": onnx_ir.AttrInt64("expert_weight_bits", form.bits)}
         if form.block:
@@ -272,4 +273,5 @@ def _lazy(name: str, dtype: DataType, shape: tuple[int, ...], read: Callable[[],
 
 def _constant(name: str, array: np.ndarray | np.generic) -> Value:
     tensor = onnx_ir.tensor(np.asarray(array), name=name)
-    return Value(name=name, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
+    shape = onnx_ir.Shape(tensor.shape.numpy())
+    return Value(name=name, shape=shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)

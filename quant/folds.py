@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -128,13 +129,13 @@ def apply(module: nn.Module, readers: dict[int, Reader], scales: dict[str, Tenso
             continue
         scale = scales[fold.linear]
         columns = fold.per_column(scale)
-        _rewrite(module, changed, fold.linear, lambda w, columns=columns: w * columns)
+        _rewrite(module, changed, fold.linear, partial(torch.mul, columns))
         for producer in fold.producers:
-            _rewrite(module, changed, producer.parameter, lambda p, r=producer, s=scale: _divided(p, r, s))
+            _rewrite(module, changed, producer.parameter, partial(_divided, producer, scale))
     return changed
 
 
-def _divided(values: Tensor, producer: Producer, scale: Tensor) -> Tensor:
+def _divided(producer: Producer, scale: Tensor, values: Tensor) -> Tensor:
     values = values.clone()
     per_row = scale.reshape(-1, *(1 for _ in values.shape[1:]))
     rows = producer.rows or slice(None)

@@ -19,7 +19,7 @@ NUM_KILLS = 20
 CHUNKS, CHUNK_BYTES, PAUSE_S = 4, 4096, 0.002
 
 
-def write_slowly(_model: object, component: object, _scheme: str, _target: object, path: Path) -> int:
+def write_slowly(_model: object, component: object, _scheme: str, _target: object, path: Path, _: object) -> int:
     """Stands for a graph: the same files, without the tracing, which writes nothing."""
     with path.open("wb") as file:
         for _ in range(CHUNKS):
