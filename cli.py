@@ -42,12 +42,15 @@ def export(
     source: Annotated[str, typer.Argument(help="A checkpoint folder, or nano.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder.")],
     target: Annotated[str, typer.Option(help="What the bundle is for.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="fp32, or fp16 (stored so, computed in fp32).")] = "fp32",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="COMPONENT=PRECISION, may be repeated.")] = None,
+    precision: Annotated[str | None, typer.Option(help="A recipe: fp32, fp16, int8, int4. Default: fp32.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="COMPONENT=SCHEME, may be repeated.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A TOML file: precision, and a table [components].")] = None,
     detokenizer: Annotated[Path | None, typer.Option(help="A CosyVoice3 folder.")] = None,
     speech_tokenizer: Annotated[Path | None, typer.Option(help="An S3 tokenizer folder.")] = None,
     native: Annotated[str | None, typer.Option(help="Precision of the native speech head. Default: as --set.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="WAV files for calibrated precisions.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Spoken questions: a folder, or a text file that lists some. Default: facrt's.")
+    ] = None,
     verify: Annotated[bool, typer.Option(help="Compare the bundle with the reference before it is published.")] = True,
     json_: Json = False,
 ) -> None:
@@ -56,10 +59,8 @@ def export(
     pipeline = _needs_export_extra()
     from .report import export_progress, print_parity, say
 
-    if calibration is not None:
-        say("--calibration is not used: fp32 and fp16 need none")
     request = pipeline.ExportRequest(
-        source, out, target, precision, overrides, detokenizer, speech_tokenizer, verify, native
+        source, out, target, precision, overrides, recipe, calibration, detokenizer, speech_tokenizer, verify, native
     )
     with export_progress() as progress:
         manifest = pipeline.export(request, progress)
@@ -292,14 +293,26 @@ def verify(
     source: Annotated[str, typer.Option(help="The checkpoint that the bundle came from, or nano.")],
     detokenizer: Annotated[Path | None, typer.Option(help="Its CosyVoice3 folder, where it lies elsewhere.")] = None,
     speech_tokenizer: Annotated[Path | None, typer.Option(help="Its S3 tokenizer folder, likewise.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="Speech to compare a quantized bundle on, as --calibration of export.")
+    ] = None,
+    chart: Annotated[Path | None, typer.Option(help="A PNG file for what quantization cost.")] = None,
     json_: Json = False,
 ) -> None:
-    """Compare a bundle with the PyTorch reference, stage by stage."""
+    """Compare a bundle with the PyTorch reference, stage by stage; say what quantization cost."""
     pipeline = _needs_export_extra()
-    from .report import print_parity
+    from .export.cost import draw
+    from .report import print_cost, print_parity, say
 
-    report = pipeline.verify(bundle, source, detokenizer, speech_tokenizer)
+    report = pipeline.verify(bundle, source, detokenizer, speech_tokenizer, questions)
     print_parity(report)
+    if "quantization" in report:
+        print_cost(report["quantization"])
+    if chart is not None and "quantization" not in report:
+        raise RequestError(f"{bundle} is not quantized: there is nothing to draw; leave --chart out")
+    if chart is not None:
+        draw(report["quantization"], chart)
+        say(f"{chart}: error by layer, size by component")
     if json_:
         _print_json(report)
     raise typer.Exit(0 if report["ok"] else 1)
@@ -454,10 +467,10 @@ def _needs_export_extra() -> Any:
 
 
 def _pair(item: str) -> tuple[str, str]:
-    component, _, precision = item.partition("=")
-    if not (component and precision):
-        raise RequestError(f"--set {item!r} is not of the form COMPONENT=PRECISION")
-    return component, precision
+    component, _, scheme = item.partition("=")
+    if not (component and scheme):
+        raise RequestError(f"--set {item!r} is not of the form COMPONENT=SCHEME")
+    return component, scheme
 
 
 def _print_json(value: dict[str, Any]) -> None:

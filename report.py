@@ -93,6 +93,27 @@ def print_parity(report: dict[str, Any]) -> None:
         say(f"the {name} was not compared: name its folder with --{name.replace(' ', '-')} DIR")
 
 
+def print_cost(cost: dict[str, Any]) -> None:
+    """What quantization cost: a table of components, then tokens and sound."""
+    table = Table(title="what quantization cost")
+    for column in ("component", "scheme", "MiB", "bytes per weight", "of float32", "SQNR by layer [dB]"):
+        table.add_column(column, justify="left" if column in ("component", "scheme") else "right")
+    for name, row in cost["components"].items():
+        layers = [f"{one['sqnr_db']:.0f}" for one in cost["layers"] if one["component"] == name]
+        shown = " ".join(layers if len(layers) < 8 else [*layers[:3], "..", *layers[-3:]])
+        size, share = f"{row['bytes'] / 2**20:.2f}", f"1/{row['compression']:.1f}"
+        table.add_row(name, row["scheme"], size, f"{row['bytes_per_weight']:.2f}", share, shown)
+    console.print(table)
+    for kind in ("text", "speech"):
+        share, count = cost[f"{kind}_agreement"], cost[f"num_{kind}_tokens"]
+        say(f"{kind} tokens as the reference's, step by step on its own answers: {share:.1%} of {count}")
+    if "mel_l1" in cost:
+        say(
+            f"mel {cost['mel_l1']:.3f} nats (relative {cost['mel_relative']:.1e}), waveform's spectrum "
+            f"{cost['spectral_distance_db']:.2f} dB from the reference's"
+        )
+
+
 def print_timings(reply: Reply) -> None:
     """Where an answer's time went, in one line."""
     t = reply.timings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,15 @@ from ..model.noise import vocoder_noise
 from ..model.settings import SPEECH_SYSTEM_PROMPT, GenerationSettings
 from ..model.speech_head import RefinementLoop
 from ..runtime import _native
+from ..runtime.backend import Array
 from ..runtime.engine import Engine, load
 from ..runtime.generate import Step
 from ..runtime.native_speech_head import NativeSpeechHead
 from ..runtime.prompt import Message
 from ..runtime.sampling import SpeechSampling
-from .tolerances import LIMITS
+from .cost import measure_cost
+from .memory import available_bytes, reference_bytes
+from .tolerances import LIMITS, find_limit
 
 NUM_STEPS = 8
 NUM_TOKENS = 40  # speech tokens through the detokenizer
@@ -75,15 +78,22 @@ def _complaint(row: dict[str, Any]) -> str:
     return f"{row['stage']}{error}{row['note']}"
 
 
-def compare(folder: Path, source: Path, detokenizer: Path | None, speech_tokenizer: Path | None) -> dict[str, Any]:
-    """The report of `measure`, good or bad."""
-    needed, free = _reference_bytes(source), _available_bytes()
+def compare(
+    folder: Path,
+    source: Path,
+    detokenizer: Path | None,
+    speech_tokenizer: Path | None,
+    questions: Sequence[Array] | None = None,
+) -> dict[str, Any]:
+    """The report of `measure`, good or bad; with `questions`, "quantization" too: what `cost.measure_cost` says."""
+    needed, free = reference_bytes(source), available_bytes()
     if needed > free:
         return {"ok": True, "skipped": f"the reference needs {needed >> 30} GiB of memory, {free >> 30} are free"}
     engine = load(folder, check_hashes=False, speech_head="onnx")
     rows: list[Row] = []
     with torch.inference_mode():
-        ids_equal = _compare_chat(engine, checkpoint.load_chat(source), rows)
+        chat = checkpoint.load_chat(source)
+        ids_equal = _compare_chat(engine, chat, rows)
         if detokenizer is not None:
             _compare_detokenizer(engine, detokenizer, rows)
         elif engine.has_audio:
@@ -101,6 +111,7 @@ def compare(folder: Path, source: Path, detokenizer: Path | None, speech_tokeniz
         "rows": [asdict(row) for row in rows],
         **ids_equal,
         "not_compared": [name for name, alone in held.items() if alone],
+        **({"quantization": measure_cost(engine, chat, detokenizer, questions)} if questions else {}),
     }
 
 
@@ -117,15 +128,15 @@ def question(seconds: float = 3.3, sample_rate: int = 16_000) -> NDArray[np.floa
 def _row(
     engine: Engine, rows: list[Row], stage: str, component: str, actual: NDArray, wanted: Tensor, note: str = ""
 ) -> None:
-    _append(rows, stage, component, engine.bundle.manifest.recipe.get(component, "fp32"), actual, wanted, note)
+    limit = find_limit(stage, component, engine.bundle.manifest.recipe)
+    _append(rows, stage, component, limit, actual, wanted, note)
 
 
 def _append(
-    rows: list[Row], stage: str, component: str, precision: str, actual: NDArray, wanted: Tensor, note: str = ""
+    rows: list[Row], stage: str, component: str, limit: float | None, actual: NDArray, wanted: Tensor, note: str = ""
 ) -> None:
     reference = wanted.detach().numpy().astype(np.float64)
     found = np.asarray(actual, np.float64)
-    limit = LIMITS[stage][precision]
     if found.shape != reference.shape:
         rows.append(Row(stage, component, None, None, limit, False, f" shape {list(found.shape)}"))
         return
@@ -182,7 +193,8 @@ def _compare_native_head(engine: Engine, chat: ChatModel, u: Tensor, rows: list[
     loop = RefinementLoop(chat.speech_head, chat.config)
     loop.prefill(u, lambda logits, _: int(logits.argmax()))
     found, wanted = head.group_logits()[0], loop.last_logits[0]
-    _append(rows, "native_speech_logits", "speech_head", head.loop.format, found, wanted)
+    limit = LIMITS["native_speech_logits"].get(head.loop.format)
+    _append(rows, "native_speech_logits", "speech_head", limit, found, wanted)
 
 
 def _steps_with_equal_inputs(wanted: list[ReferenceStep], found: list[Step]) -> int:
@@ -252,17 +264,3 @@ def _compare_speech_tokenizer(engine: Engine, folder: Path) -> bool:
     pcm = question()
     reference = checkpoint.load_speech_tokenizer(folder).encode(torch.from_numpy(pcm))
     return engine.encode_voice(pcm) == reference.tolist()
-
-
-def _reference_bytes(source: Path) -> int:
-    shapes = checkpoint.SafetensorsSource(source).shapes().values()
-    return 4 * sum(int(np.prod(shape)) for shape in shapes)
-
-
-def _available_bytes() -> int:
-    """Memory that is free for use; unlimited where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 1 << 62

@@ -58,12 +58,15 @@ def _lazy(name: str, shape: onnx_ir.Shape, read: Reader) -> onnx_ir.Value:
 
 
 def store_as_float16(graph: onnx_ir.Model) -> None:
-    """Stores float32 matrices as float16 with a Cast behind them; the arithmetic stays float32."""
+    """Stores float32 matrices as float16 with a Cast behind them; the arithmetic stays float32.
+
+    Scales of integers stay as they are: they are part of what the integers mean.
+    """
     initializers = graph.graph.initializers
     for name, value in list(initializers.items()):
         tensor = value.const_value
         assert tensor is not None
-        if tensor.dtype == onnx_ir.DataType.FLOAT and tensor.size > SMALL_ELEMENTS:
+        if tensor.dtype == onnx_ir.DataType.FLOAT and tensor.size > SMALL_ELEMENTS and not name.endswith(".scales"):
             stored = _as_float16(f"{name}.float16", tensor)
             cast = onnx_ir.node("Cast", [stored], {"to": onnx_ir.DataType.FLOAT})
             cast.outputs[0].shape, cast.outputs[0].type = value.shape, value.type

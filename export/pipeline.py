@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import tempfile
@@ -22,21 +23,32 @@ from ..errors import CheckpointError, RequestError
 from ..model import checkpoint, nano
 from ..model.backbone import Backbone
 from ..model.components import Component, ModelConfig, components
-from ..model.config_files import read_chat_config, read_json, read_sampling
+from ..model.config_files import (
+    read_chat_config,
+    read_detokenizer_config,
+    read_json,
+    read_sampling,
+    read_speech_tokenizer_config,
+)
+from ..model.decoder import MixtureOfExperts, run_all_experts
 from ..model.flow import Flow, flow_noise
 from ..model.generate import ChatModel
 from ..model.speech_head import SpeechHead
 from ..model.speech_tokenizer import SpeechTokenizer
 from ..model.vocoder import Vocoder
-from ..quant.recipe import make_recipe
+from ..quant.recipe import HIGH_PRECISION, Wish, read_wish
+from ..quant.schemes import SCHEMES, Scheme
 from ..runtime.bundle import Manifest, TableEntry, hash_files, open_bundle
 from ..staging import staged
-from . import native_head, passes, tables
+from . import native_head, passes, quantized, tables
+from .calibration import calibrate, read_questions
+from .cost import is_quantized
 from .parity import compare, measure
 from .targets import Target, find_target
 from .trace import DecoderGraph, StepGraph, trace
 
 EXTERNAL_DATA_BYTES = 256 << 20  # a larger graph keeps its weights in a file beside it, which is memory-mapped
+EXPERTS = ("gate_up", "down")  # parameters of a mixture of experts
 SMALL_BYTES = 256  # tensors up to this stay in the graph
 Progress = Callable[[str, str, int], None]  # stage, component, bytes written (0: begins)
 
@@ -48,8 +60,10 @@ class ExportRequest:
     source: str  # a checkpoint folder, or "nano"
     out: Path
     target: str = "cpu"
-    precision: str = "fp32"
-    overrides: Mapping[str, str] = field(default_factory=dict)  # component -> precision
+    precision: str | None = None  # a named recipe; default: the recipe file's, else fp32
+    overrides: Mapping[str, str] = field(default_factory=dict)  # component -> scheme, stronger than the recipe's
+    recipe: Path | None = None  # a TOML file
+    calibration: Path | None = None  # spoken questions; default: those that ship with facrt
     detokenizer: Path | None = None  # default: SOURCE/detokenizer where it exists
     speech_tokenizer: Path | None = None  # default: SOURCE/s3tokenizer where it exists
     verify: bool = True
@@ -60,18 +74,23 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
     """Exports a checkpoint to a bundle. The folder appears whole or not at all.
 
     Raises:
-        RequestError: unknown target, precision or component, or `out` is in the way.
+        RequestError: unknown target, recipe, scheme or component, or `out` is in the way.
         CheckpointError: the checkpoint cannot be loaded.
         FacrtError: the bundle cannot be written (no space, no permission).
     """
     target = find_target(request.target)
+    wish = _wish(request)
+    wish.refuse_impossible(target.schemes, target.name)
     refuse_occupied(request.out)
+    questions = read_questions(request.calibration)
     if request.native is not None:
         native_head.find_packing(request.native)
     with checkpoint_folder(request.source) as (source, name):
-        model = open_model(source, request.detokenizer, request.speech_tokenizer)
-        table = components(model.config, target.cache)
-        recipe = make_recipe(table, request.precision, request.overrides, target.precisions, target.name)
+        companions = _companions(checkpoint.existing(source), request.detokenizer, request.speech_tokenizer)
+        table = components(_read_config(source, *companions), target.cache)
+        recipe = wish.recipe(table)
+        model = open_model(source, *companions)
+        model = calibrate(model, recipe, questions, progress)
         with staged(request.out) as folder:
             manifest = _write(model, table, recipe, target, name, folder, request.native, progress)
             manifest.write(folder)
@@ -82,23 +101,44 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
     return manifest
 
 
+def _wish(request: ExportRequest) -> Wish:
+    """The recipe file and the arguments, which are stronger."""
+    base = read_wish(request.recipe) if request.recipe else Wish()
+    return Wish(request.precision or base.precision, {**base.overrides, **request.overrides})
+
+
 def verify(
-    folder: Path, source: str, detokenizer: Path | None = None, speech_tokenizer: Path | None = None
+    folder: Path,
+    source: str,
+    detokenizer: Path | None = None,
+    speech_tokenizer: Path | None = None,
+    questions: Path | None = None,
 ) -> dict[str, Any]:
-    """Compares a bundle with its checkpoint; the report of `parity.compare`.
+    """Compares a bundle with its checkpoint; the report of `parity.compare`, with "quantization" where it is quantized.
+
+    Args:
+        folder: the bundle.
+        source: a checkpoint folder, or "nano".
+        detokenizer, speech_tokenizer: their folders, where they lie elsewhere.
+        questions: spoken questions on which a quantized bundle is compared, as `calibration.read_questions` takes
+            them; default: those that ship with facrt.
 
     Raises:
+        AudioError: a question cannot be used.
         BundleError, CheckpointError: either cannot be opened, or the two are of different models.
         RequestError: the reference does not fit the memory.
     """
-    manifest = open_bundle(folder).manifest
+    spoken = read_questions(questions)
+    bundle = open_bundle(folder)
+    manifest = bundle.manifest
     with checkpoint_folder(source) as (path, _):
         detokenizer, speech_tokenizer = _companions(path, detokenizer, speech_tokenizer)
         if read_chat_config(checkpoint.existing(path)) != manifest.model.chat:
             raise CheckpointError(f"{source} has another configuration than the checkpoint that {folder} came from")
         keep_detokenizer = detokenizer if manifest.model.flow is not None else None
         keep_tokenizer = speech_tokenizer if manifest.model.speech_tokenizer is not None else None
-        report = compare(folder, path, keep_detokenizer, keep_tokenizer)
+        asked = spoken if is_quantized(bundle) else None
+        report = compare(folder, path, keep_detokenizer, keep_tokenizer, asked)
         if "skipped" in report:
             raise RequestError(f"{folder} cannot be verified here: {report['skipped']}")
         return report
@@ -123,6 +163,14 @@ def _companions(
     return detokenizer or inside[0], speech_tokenizer or inside[1]
 
 
+def _read_config(folder: Path, detokenizer: Path | None, speech_tokenizer: Path | None) -> ModelConfig:
+    """The configurations alone; no weight is touched."""
+    chat = read_chat_config(folder)
+    flow, vocoder = read_detokenizer_config(checkpoint.existing(detokenizer)) if detokenizer else (None, None)
+    voice = read_speech_tokenizer_config(checkpoint.existing(speech_tokenizer)) if speech_tokenizer else None
+    return ModelConfig(chat, flow, vocoder, voice)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenModel:
     """A checkpoint opened for tracing: small weights in memory, large ones on disk."""
@@ -134,6 +182,9 @@ class OpenModel:
     chat: ChatModel
     detokenizer: Path | None
     speech_tokenizer: Path | None
+    flow: Flow | None
+    chat_template: str | None
+    input_scales: Mapping[str, float] = field(default_factory=dict)  # "component/parameter" -> INT8 step of its input
 
 
 def open_model(folder: Path, detokenizer: Path | None = None, speech_tokenizer: Path | None = None) -> OpenModel:
@@ -173,7 +224,8 @@ def open_model(folder: Path, detokenizer: Path | None = None, speech_tokenizer: 
     )
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder / 'tokenizer.json'} is missing; a text tokenizer in that form is needed")
-    return OpenModel(folder, config, graphs, readers, chat, detokenizer, speech_tokenizer)
+    template = _chat_template(folder)
+    return OpenModel(folder, config, graphs, readers, chat, detokenizer, speech_tokenizer, flow, template)
 
 
 def _write(
@@ -190,13 +242,13 @@ def _write(
     for component in table.values():
         progress("exporting", component.name, 0)
         graphs[component.name] = f"{component.name}.onnx"
-        size = write_graph(model, component, recipe[component.name], target, folder / graphs[component.name])
+        size = write_graph(model, component, recipe[component.name], target, folder / graphs[component.name], progress)
         progress("exporting", component.name, size)
     native: dict[str, str] = {}
     if native_head.supports(model.config.chat):
         native["speech_head"] = native_head.FILE
         head, path = model.chat.speech_head, folder / native_head.FILE
-        precision = native_precision or recipe["speech_head"]
+        precision = native_precision or SCHEMES[recipe["speech_head"]].packing
         progress("exporting", "native speech head", 0)
         size = native_head.write_native_head(head, model.config.chat, model.readers, precision, path)
         progress("exporting", "native speech head", size)
@@ -210,9 +262,8 @@ def _write(
         speakers = {name: i for i, name in enumerate(names)}
         entries["speakers"] = tables.write_array(rows, folder / "speakers.bin")
     shutil.copyfile(model.folder / "tokenizer.json", folder / "tokenizer.json")
-    template = _chat_template(model.folder)
-    if template is not None:
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    if model.chat_template is not None:
+        (folder / "chat_template.jinja").write_text(model.chat_template, encoding="utf-8")
     files = [path.name for path in folder.iterdir()]
     progress("exporting", "tables", sum((folder / entry.file).stat().st_size for entry in entries.values()))
     return Manifest(
@@ -227,7 +278,7 @@ def _write(
         native=native,
         tables=entries,
         tokenizer="tokenizer.json",
-        chat_template="chat_template.jinja" if template is not None else None,
+        chat_template="chat_template.jinja" if model.chat_template is not None else None,
         sampling=read_sampling(model.folder),
         speakers=speakers,
         parity={},
@@ -235,22 +286,64 @@ def _write(
     )
 
 
-def write_graph(model: OpenModel, component: Component, precision: str, target: Target, path: Path) -> int:
+def write_graph(
+    model: OpenModel,
+    component: Component,
+    scheme: str,
+    target: Target,
+    path: Path,
+    progress: Progress = lambda *_: None,
+) -> int:
     """Traces one component and writes it, large weights streamed from the checkpoint; returns the bytes written."""
-    module = model.graphs[component.name]
+    module, chosen = model.graphs[component.name], SCHEMES[scheme]
     traced = DecoderGraph(module, target) if isinstance(module, Backbone | SpeechHead) else module
     readers = {n: model.readers[id(p)] for n, p in traced.named_parameters() if id(p) in model.readers}
-    graph = trace(traced, component, target, _example_lengths(model.config), set(readers))
-    passes.fill(graph, readers)
-    if precision == "fp16":
+    matrices = _matrices(model, component.name, chosen, traced, readers) if chosen.quantize else {}
+    mixtures = [name for name, layer in traced.named_modules() if isinstance(layer, MixtureOfExperts)]
+    experts = [f"{name}.{parameter}" for name in mixtures for parameter in EXPERTS]
+    mix = quantized.experts_as_operator if chosen.quantize else run_all_experts
+    lengths, held_back = _example_lengths(model.config), {*readers, *matrices, *experts}
+    graph = trace(traced, component, target, lengths, held_back, mix)
+    quantized.quantize(graph, matrices)
+    if experts and chosen.quantize:
+        quantized.quantize_experts(graph, chosen, lambda name: readers.get(name) or _in_memory(traced, name))
+    passes.fill(graph, {name: read for name, read in readers.items() if name not in matrices})
+    if chosen.quantize and component.name == "vocoder":
+        quantized.quantize_convolutions(graph, chosen)
+    if scheme != "fp32":
         passes.store_as_float16(graph)
     weights = [value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value]
     data = f"{path.name}.data" if sum(weights) > EXTERNAL_DATA_BYTES else None
-    onnx_ir.save(graph, path, external_data=data, size_threshold_bytes=SMALL_BYTES)
+
+    def show(_: object, info: onnx_ir.external_data.CallbackInfo) -> None:
+        progress("writing", f"{component.name} {info.index + 1}/{info.total}", 0)
+
+    onnx_ir.save(graph, path, external_data=data, size_threshold_bytes=SMALL_BYTES, callback=show)
     written = sum(size for size in weights if size > SMALL_BYTES)
     if data and path.with_name(data).stat().st_size < written:  # a full disk can go unnoticed in the last write
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return sum(p.stat().st_size for p in path.parent.glob(f"{path.name}*"))
+
+
+def _in_memory(module: nn.Module, name: str) -> tables.Reader:
+    return functools.partial(module.get_parameter, name)
+
+
+def _matrices(
+    model: OpenModel, component: str, scheme: Scheme, traced: nn.Module, readers: Mapping[str, tables.Reader]
+) -> dict[str, quantized.Matrix]:
+    """The weights of a component's Linear layers, but for those that stay in high precision."""
+    kept = HIGH_PRECISION.get(component, ())
+    names = [f"{name}.weight" for name, layer in traced.named_modules() if isinstance(layer, nn.Linear)]
+    return {
+        name: quantized.Matrix(
+            scheme,
+            readers.get(name) or _in_memory(traced, name),
+            model.input_scales.get(f"{component}/{name.removeprefix('module.')}"),
+        )
+        for name in names
+        if not set(name.split(".")) & set(kept)
+    }
 
 
 def _example_lengths(config: ModelConfig) -> dict[str, int]:

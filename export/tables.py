@@ -12,16 +12,15 @@ from ..model.generate import ChatModel
 from ..runtime.bundle import TableEntry
 
 Reader = Callable[[], Tensor]
-NUMPY_DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
 
 def write_chat_tables(
-    chat: ChatModel, readers: Mapping[int, Reader], precision: str, folder: Path
+    chat: ChatModel, readers: Mapping[int, Reader], scheme: str, folder: Path
 ) -> dict[str, TableEntry]:
     """Writes the text table, the speech table, and the speech table already projected for token grouping.
 
     The projection of a mean is the mean of projections, so a step of the runtime gathers `group_size` rows and
-    multiplies nothing.
+    multiplies nothing. Float16, unless the backbone's scheme is fp32.
     """
     grouping = chat.grouping
     text, speech, projection = (
@@ -29,7 +28,7 @@ def write_chat_tables(
         for p in (chat.backbone.embedding.weight, grouping.embedding.weight, grouping.discrete.weight)
     )
     arrays = {"text_embedding": text, "speech_embedding": speech, "speech_grouping": speech @ projection.T}
-    dtype = NUMPY_DTYPES[precision]
+    dtype = np.float32 if scheme == "fp32" else np.float16
     return {
         name: write_array(array.detach().numpy().astype(dtype, copy=False), folder / f"{name}.bin")
         for name, array in arrays.items()

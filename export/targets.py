@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import RequestError
 from ..model.components import CacheLayout
+from ..quant.schemes import SCHEMES
 from .attention import GraphAttention, GroupQuery
 
 
@@ -17,7 +18,7 @@ class Target:
     opset: int
     attention: Callable[..., GraphAttention]  # one of export.attention's forms
     cache: CacheLayout  # the layout that the form needs
-    precisions: tuple[str, ...]
+    schemes: tuple[str, ...]  # keys of quant.schemes.SCHEMES that it runs
 
 
 TARGETS = {
@@ -29,7 +30,7 @@ TARGETS = {
             opset=21,
             attention=GroupQuery,  # fastest of the four forms from 500 positions on: bench/attention_forms.py
             cache="static",
-            precisions=("fp32", "fp16"),
+            schemes=tuple(name for name in SCHEMES if name != "fp8"),  # no E4M3 kernels on a CPU
         ),
     )
 }

@@ -15,7 +15,7 @@ from torch.export import Dim
 
 from ..model.backbone import Backbone
 from ..model.components import Component, TensorSpec
-from ..model.decoder import MixtureOfExperts, run_all_experts
+from ..model.decoder import Mix, MixtureOfExperts, run_all_experts
 from ..model.speech_head import SpeechHead
 from .targets import Target
 
@@ -55,6 +55,7 @@ def trace(
     target: Target,
     example: Mapping[str, int],
     placeholders: Set[str] = frozenset(),
+    mix: Mix = run_all_experts,
 ) -> onnx_ir.Model:
     """Traces one component.
 
@@ -64,13 +65,14 @@ def trace(
         target: opset and attention form.
         example: lengths of varying axes that `EXAMPLE_LENGTHS` does not know or this model needs otherwise.
         placeholders: names of parameters whose values are not there yet, so that nothing may be computed from them.
+        mix: how the experts of a mixture run.
 
     Returns:
         The graph. Initializers are named after the parameters of `module`.
     """
     for part in module.modules():
         if isinstance(part, MixtureOfExperts):
-            part.mix = run_all_experts
+            part.mix = mix
     lengths = EXAMPLE_LENGTHS | dict(example)
     args: list[object] = [_example(spec, lengths) for spec in component.inputs]
     shapes: list[object] = [_varying(spec) for spec in component.inputs]

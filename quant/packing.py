@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .schemes import INT4_LIMIT, INT8_LIMIT, quantize_int4, quantize_int8
+
 TILE_ROWS = 16
-INT8_LIMIT = 127
-INT4_LIMIT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +40,12 @@ class Packing:
         return self.pack_tiles(padded.unflatten(0, (-1, TILE_ROWS))).tobytes()
 
 
-def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric, one scale per row: weight [..., cols] -> integers in -127 .. 127 (float32), scales [..., 1]."""
-    scale = weight.abs().amax(-1, keepdim=True) / INT8_LIMIT
-    return _divide(weight, scale).round_(), scale
-
-
-def quantize_int4(weight: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Symmetric, one float16 scale per block of columns, the value furthest from zero at -8.
-
-    weight [..., cols], cols a multiple of block -> integers in -8 .. 7 [..., cols], scales [..., cols / block].
-    """
-    blocks = weight.unflatten(-1, (-1, block))
-    furthest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
-    scale = (furthest / -INT4_LIMIT).half().float()
-    integers = _divide(blocks, scale).round_().clamp_(-INT4_LIMIT, INT4_LIMIT - 1)
-    return integers.flatten(-2), scale[..., 0]
-
-
 def float32_bytes(values: Tensor) -> bytes:
     return values.detach().contiguous().numpy().astype("<f4", copy=False).tobytes()
 
 
 def _up(value: int, step: int) -> int:
     return -(-value // step) * step
-
-
-def _divide(values: Tensor, scale: Tensor) -> Tensor:
-    return torch.where(scale == 0, torch.zeros_like(values), values / scale)
 
 
 def _bytes(tiles: Tensor) -> NDArray[np.uint8]:
@@ -83,33 +61,33 @@ def _pack_bf16(tiles: Tensor) -> NDArray[np.uint8]:
 
 
 def _pack_int8(tiles: Tensor) -> NDArray[np.uint8]:
-    integers, scale = quantize_int8(tiles)
-    biased = (integers + (INT8_LIMIT + 1)).to(torch.uint8)
-    return np.concatenate([_bytes(scale), _bytes(biased.unflatten(2, (-1, 4)).transpose(1, 2))], axis=1)
+    quantized = quantize_int8(tiles)
+    biased = (quantized.values.to(torch.int16) + (INT8_LIMIT + 1)).to(torch.uint8)
+    return np.concatenate([_bytes(quantized.scales), _bytes(biased.unflatten(2, (-1, 4)).transpose(1, 2))], axis=1)
 
 
 def _pack_int4(block: int) -> Callable[[Tensor], NDArray[np.uint8]]:
     def pack(tiles: Tensor) -> NDArray[np.uint8]:
-        integers, scale = quantize_int4(tiles, block)
+        quantized = quantize_int4(tiles, block)
         pairs = tiles.shape[2] // (2 * block)
-        low, high = (integers + INT4_LIMIT).to(torch.uint8).unflatten(2, (-1, 2, 4)).unbind(3)
+        low, high = (quantized.values + INT4_LIMIT).to(torch.uint8).unflatten(2, (-1, 2, 4)).unbind(3)
         halves = (low | high << 4).unflatten(2, (pairs, -1)).permute(0, 2, 3, 1, 4).flatten(2)
-        scales = scale.unflatten(2, (pairs, 2)).permute(0, 2, 3, 1).half().contiguous().flatten(2).view(torch.uint8)
+        scales = quantized.scales.half().unflatten(2, (pairs, 2)).permute(0, 2, 3, 1).contiguous()
+        scales = scales.flatten(2).view(torch.uint8)
         return _bytes(torch.cat([scales, halves], dim=2))
 
     return pack
 
 
 def _round_int8(weight: Tensor) -> Tensor:
-    integers, scale = quantize_int8(weight)
-    return integers * scale
+    quantized = quantize_int8(weight)
+    return quantized.values * quantized.step
 
 
 def _round_int4(block: int) -> Callable[[Tensor], Tensor]:
     def rounded(weight: Tensor) -> Tensor:
-        padded = F.pad(weight, (0, _up(weight.shape[1], block) - weight.shape[1]))
-        integers, scale = quantize_int4(padded, block)
-        return (integers * scale.repeat_interleave(block, -1))[:, : weight.shape[1]]
+        quantized = quantize_int4(weight, block)
+        return quantized.values * quantized.step
 
     return rounded
 

@@ -63,7 +63,7 @@ EARLY: dict[str, tuple[Request, type[Exception], str]] = {
     ),
     "unknown precision": (
         lambda out: ExportRequest(str(CHAT), out, precision="fp7"),
-        RequestError, r"precision 'fp7' is not one that target cpu takes: fp32, fp16",
+        RequestError, r"precision 'fp7' is unknown; allowed: fp32, fp16, int8, int4",
     ),
     "unknown component": (
         lambda out: ExportRequest(str(CHAT), out, overrides={"lungs": "fp16", "backbone": "fp16"}),
@@ -71,7 +71,7 @@ EARLY: dict[str, tuple[Request, type[Exception], str]] = {
     ),
     "unknown precision of a component": (
         lambda out: ExportRequest(str(CHAT), out, overrides={"backbone": "int1"}),
-        RequestError, r"precision 'int1'",
+        RequestError, r"scheme 'int1' of backbone is unknown; allowed: fp32, fp16, int8, int4_128, .*int4$",
     ),
     "unknown precision of the native speech head": (
         lambda out: ExportRequest(str(CHAT), out, native="int3"),
@@ -125,7 +125,7 @@ def test_refused_before_any_work(fault: str, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("item", ["backbone", "backbone=", "=fp16"])
 def test_set_of_another_form(facrt: Any, tmp_path: Path, item: str) -> None:
     line = facrt.refusal("export", CHAT, "--out", "out", "--set", item, cwd=tmp_path)
-    assert f"--set {item!r} is not of the form COMPONENT=PRECISION" in line
+    assert f"--set {item!r} is not of the form COMPONENT=SCHEME" in line
     assert not listing(tmp_path)
 
 
@@ -470,7 +470,7 @@ def test_verify_without_the_detokenizers_folder_listens(
 
 
 def test_verify_says_that_the_memory_is_too_small(golden_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity, "_available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(parity, "available_bytes", lambda: 1 << 20)
     with pytest.raises(RequestError, match=r"cannot be verified here: the reference needs .* of memory"):
         pipeline.verify(golden_bundle, str(CHAT))
 
