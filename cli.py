@@ -194,7 +194,7 @@ def chat(
     from .report import chat_meter, print_turn
     from .runtime.audio import refuse_unwritable
     from .runtime.engine import load
-    from .runtime.events import AudioChunk, Failed, SpeechStarted, TextDelta, TurnEnded
+    from .runtime.events import AudioChunk, Failed, TextDelta, TurnEnded
     from .runtime.sound_card import FileMicrophone, FileSpeaker, Loudspeaker, Microphone, Speaker
     from .runtime.sound_card import devices as list_devices
     from .runtime.turns import TurnSettings
@@ -212,9 +212,15 @@ def chat(
     rate = engine.detokenizer.sample_rate if engine.detokenizer else 0
     use_file = out is not None or bool(input_) or not rate
     mouth: Speaker = FileSpeaker(out, rate) if use_file else Loudspeaker(rate, _device(loudspeaker))
-    talk = engine.conversation(system)
+    talk = engine.conversation(system, max_turns=8)
+
+    def fall_silent() -> float:
+        played_ms = mouth.played_ms()
+        mouth.drop()
+        return played_ms
+
     events = talk.listen(
-        ears, turns=settings, detector=detector, barge_in=not (no_barge_in or input_), played_ms=mouth.played_ms,
+        ears, turns=settings, detector=detector, barge_in=not (no_barge_in or input_), played_ms=fall_silent,
         greedy=greedy, seed=seed, max_steps=max_steps,
     )  # fmt: skip
     turns: list[dict[str, Any]] = []
@@ -225,14 +231,10 @@ def chat(
                     mouth.play(event)
                 elif isinstance(event, TextDelta) and not json_:
                     _print_text(event.text, end="")
-                elif isinstance(event, SpeechStarted):
-                    mouth.drop()
                 elif isinstance(event, Failed):
                     turns.append({"failed": event.reason})
                     print_turn(event.reason, {})
                 elif isinstance(event, TurnEnded):
-                    if event.reason == "interrupted":
-                        mouth.drop()
                     if not json_:
                         _print_text("")
                     turns.append({k: v for k, v in asdict(event).items() if k != "turn"})

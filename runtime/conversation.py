@@ -32,12 +32,19 @@ class Conversation:
     """The history of one partner.
 
     User audio is heard once. An answer is remembered as text, as upstream does: the caches keep the prompt up to the
-    answer, and the answer's words are read again at the next turn.
+    answer, and the answer's words are read again at the next turn. For one thread at a time, but for `interrupt`.
     """
 
     def __init__(
-        self, engine: Engine, system: str | None = None, speech: bool = True, tools: Sequence[Tool] = ()
+        self,
+        engine: Engine,
+        system: str | None = None,
+        speech: bool = True,
+        tools: Sequence[Tool] = (),
+        max_turns: int | None = None,
     ) -> None:
+        if max_turns is not None and max_turns < 1:
+            raise RequestError(f"max_turns {max_turns} is not at least 1")
         default = SPEECH_SYSTEM_PROMPT if speech else TEXT_SYSTEM_PROMPT
         self._toolbox = Toolbox(tools)
         self.messages = [Message("system", (default if system is None else system) + self._toolbox.describe())]
@@ -45,7 +52,10 @@ class Conversation:
         self._engine = engine
         self._speech = speech
         self._listener: Listener | None = None
-        self._answer: Answer | None = None
+        self.generation = 0  # counts interruptions
+        self._max_turns = max_turns
+        self._answer: Answer | None = None  # on its way
+        self._newest: Answer | None = None  # in the history
         self._played_ms: float | None = None
         self._num_calls = 0
         self._open_calls: set[str] = set()  # that wait for the host
@@ -61,7 +71,9 @@ class Conversation:
     def respond(
         self, audio: str | Path | np.ndarray | None = None, *, text: str | None = None, **options: Any
     ) -> Reply:
-        """Answers one user turn and remembers both sides of it; a turn that fails is not remembered.
+        """Answers one user turn in one piece, and remembers both sides of it; a turn that fails is not remembered.
+
+        Tools are run by `stream` only.
 
         Args:
             audio: a file, or 16 kHz mono samples [N].
@@ -110,7 +122,12 @@ class Conversation:
         return self._answer is not None
 
     def stream(
-        self, audio: str | Path | np.ndarray | None = None, *, text: str | None = None, **options: Any
+        self,
+        audio: str | Path | np.ndarray | None = None,
+        *,
+        text: str | None = None,
+        generation: int | None = None,
+        **options: Any,
     ) -> Iterator[TextDelta | AudioChunk | ToolCall | ToolCallFailed | TurnEnded]:
         """Answers the turn that was fed, or the one given, in events; the last is `TurnEnded`.
 
@@ -119,30 +136,35 @@ class Conversation:
 
         Args:
             audio, text: as in `respond`; without both, the audio that was fed is the turn, or the results of tools.
+            generation: `generation` when the turn ended; an interruption since then counts for this answer.
             options: as in `Engine.answer`, and `plan`, a `BlockPlan`.
 
         Raises:
             AudioError, RequestError: the input cannot be used; the turn is not remembered.
         """
         waterfall = Waterfall()
+        generation = self.generation if generation is None else generation
         question = self._committed(text, audio)
         waterfall.reach("heard")
         for _ in range(MAX_ROUNDS):
-            end = yield from self._stream_one(question, waterfall, options)
+            end = yield from self._stream_one(question, waterfall, generation, options)
             if self._open_calls or not self._results or end.reason == "interrupted":
                 break
             question = Message("user", response_text(self._take_results()))
         yield end
 
     def _stream_one(
-        self, question: Message, waterfall: Waterfall, options: dict[str, Any]
+        self, question: Message, waterfall: Waterfall, generation: int, options: dict[str, Any]
     ) -> Generator[TextDelta | AudioChunk | ToolCall | ToolCallFailed, None, TurnEnded]:
         """One answer; the tools that it calls are run where they can be."""
         self.num_answers += 1
         answer, arguments = self._engine.begin(
             [*self.messages, question], self.num_answers, waterfall, speech=self._speech, **options
         )
-        self._answer, self._played_ms, reader = answer, None, CallReader()
+        self._played_ms, reader = None, CallReader()
+        self._answer = answer
+        if self.generation != generation:  # looked at after `_answer` is set: `interrupt` does it the other way round
+            answer.interrupt()
         try:
             for event in answer.events(*arguments):
                 if isinstance(event, TextDelta) and self._toolbox.tools:
@@ -152,7 +174,9 @@ class Conversation:
         finally:
             self._answer = None
             if answer.complete or answer.interrupted:
-                self.messages += [question, Message("assistant", self._kept_text(answer))]
+                self.messages += [question, Message("assistant", self._kept_text(answer, self._played_ms))]
+                self._newest = answer
+                self._forget_old_turns()
         if answer.complete:
             unclosed, rest = reader.finish()
             if unclosed:
@@ -221,7 +245,8 @@ class Conversation:
             turns: what counts as a turn.
             detector: "silero" or "energy"; default: silero where it is installed.
             barge_in: whether the user's voice interrupts an answer.
-            played_ms: how much of the answer's audio was heard so far; default: all that was handed out.
+            played_ms: how much of the newest answer's audio was heard so far; called when the user begins to speak, in
+                the microphone's thread, so that it may also silence the loudspeaker. Default: all that was handed out.
             options: as in `stream`.
 
         Raises:
@@ -239,10 +264,21 @@ class Conversation:
         Args:
             played_ms: how much of the answer's audio was heard; default: all that was handed out.
         """
+        self.generation += 1
         answer = self._answer
         if answer is not None:
             self._played_ms = played_ms
             answer.interrupt()
+
+    def truncate(self, played_ms: float) -> None:
+        """Says how much of the newest answer was heard, once it is over: the history keeps the words up to there."""
+        if self._newest is not None and self.messages and self.messages[-1].role == "assistant":
+            self.messages[-1] = Message("assistant", self._kept_text(self._newest, played_ms))
+
+    def _forget_old_turns(self) -> None:
+        users = [i for i, message in enumerate(self.messages) if message.role == "user"]
+        if self._max_turns is not None and len(users) > self._max_turns:
+            del self.messages[users[0] : users[-self._max_turns]]
 
     def _question(self, text: str | None, pcm: Array | None) -> Message:
         if pcm is None:
@@ -271,13 +307,14 @@ class Conversation:
         heard = [engine.hearing.embed(m) for m in self.messages if engine.prompter.num_slots(m)]
         engine.loop.warm(ids, np.concatenate([engine.hearing.no_rows, *heard, rows]), self._speech)
 
-    def _kept_text(self, answer: Answer) -> str:
-        """The words; of an interrupted answer up to the one beside the last speech group that began to be played."""
+    def _kept_text(self, answer: Answer, played_ms: float | None) -> str:
+        """The words of an answer up to the ones beside the last speech group that began to be played."""
         decode = self._engine.prompter.decode
-        if answer.complete:
-            return decode(answer.turn.text_ids)
         if not answer.sample_rate:
-            return answer.sent_text
-        played_ms = answer.sent_samples / answer.sample_rate * 1e3 if self._played_ms is None else self._played_ms
+            return decode(answer.turn.text_ids) if answer.complete else answer.sent_text
+        sent_ms = answer.sent_samples / answer.sample_rate * 1e3
+        played_ms = sent_ms if played_ms is None else played_ms
+        if answer.complete and played_ms >= sent_ms:
+            return decode(answer.turn.text_ids)
         num_ids = max((text_ids for begin_ms, text_ids in answer.groups if begin_ms < played_ms), default=0)
         return decode(answer.turn.text_ids[:num_ids])

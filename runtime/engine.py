@@ -153,9 +153,22 @@ class Engine:
         """Whether the bundle can turn speech ids into sound."""
         return self.detokenizer is not None
 
-    def conversation(self, system: str | None = None, speech: bool = True, tools: Sequence[Tool] = ()) -> Conversation:
-        """A conversation of several turns; `system` defaults to the checkpoint's prompt for its mode."""
-        return Conversation(self, system, speech, tools)
+    def conversation(
+        self,
+        system: str | None = None,
+        speech: bool = True,
+        tools: Sequence[Tool] = (),
+        max_turns: int | None = None,
+    ) -> Conversation:
+        """A conversation of several turns.
+
+        Args:
+            system: the system prompt; default: the checkpoint's for its mode.
+            speech: False answers in text only.
+            tools: what the model may call.
+            max_turns: older turns are forgotten; default: none, until the caches are full.
+        """
+        return Conversation(self, system, speech, tools, max_turns)
 
     def respond(
         self,

@@ -57,12 +57,11 @@ class Answer:
         self, prompt_ids: NDArray[np.int64], audio_embeds: Array, settings: GenerationSettings
     ) -> Iterator[TextDelta | AudioChunk]:
         """Runs the answer; ends when it is over or interrupted. A consumer that stops early interrupts it."""
-        threads = [
-            threading.Thread(target=self._generate, args=(prompt_ids, audio_embeds, settings), daemon=True),
-            threading.Thread(target=self._synthesize, daemon=True),
-        ]
-        for thread in threads:
-            thread.start()
+        arguments = (prompt_ids, audio_embeds, settings)
+        generation = threading.Thread(target=self._generate, args=arguments, name="generation", daemon=True)
+        synthesis = threading.Thread(target=self._synthesize, name="synthesis", daemon=True)
+        generation.start()
+        synthesis.start()
         try:
             for event in self._events:
                 if isinstance(event, AudioChunk):
@@ -79,8 +78,9 @@ class Answer:
         finally:
             self._groups.close()
             self._events.close()
-            for thread in threads:
-                thread.join()
+            generation.join()  # it shares the caches with the next answer
+            if self.complete:  # else its block may take a while, and nobody waits for it
+                synthesis.join()
 
     def _generate(self, prompt_ids: NDArray[np.int64], audio_embeds: Array, settings: GenerationSettings) -> None:
         said, sound_ms = "", 0.0

@@ -47,7 +47,8 @@ class Loudspeaker:
     def __init__(self, sample_rate: int, device: int | str | None = None) -> None:
         self._rate = sample_rate
         self._waiting = np.zeros(0, np.float32)
-        self._turn, self._num_played = 0, 0  # the newest answer, and its samples that were played
+        self._turn = self._dropped_turn = 0  # the newest answer, and the newest that was silenced
+        self._num_played = self._num_passed = 0  # of the newest answer: samples played, and samples of time since
         self._changed = threading.Condition()
         self._stream = _open("OutputStream", sample_rate, device, self._fill)
         self._stream.start()
@@ -55,18 +56,20 @@ class Loudspeaker:
     def play(self, chunk: AudioChunk) -> None:
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < AHEAD_SECONDS * self._rate)
+            if chunk.turn <= self._dropped_turn:
+                return
             if chunk.turn != self._turn:
-                self._turn, self._num_played = chunk.turn, 0
+                self._turn, self._num_played, self._num_passed = chunk.turn, 0, 0
             self._waiting = np.concatenate([self._waiting, chunk.pcm])
 
     def drop(self) -> None:
         with self._changed:
-            self._waiting = self._waiting[:0]
+            self._waiting, self._dropped_turn = self._waiting[:0], self._turn
             self._changed.notify_all()
 
     def played_ms(self) -> float:
-        latency = float(getattr(self._stream, "latency", 0.0))
-        return max(0.0, self._num_played / self._rate - latency) * 1e3
+        heard = self._num_passed - float(self._stream.latency) * self._rate
+        return max(0.0, min(self._num_played, heard)) / self._rate * 1e3
 
     def close(self) -> None:
         with self._changed:
@@ -78,6 +81,7 @@ class Loudspeaker:
         with self._changed:
             now, self._waiting = self._waiting[:frames], self._waiting[frames:]
             self._num_played += len(now)
+            self._num_passed += frames
             out[: len(now), 0], out[len(now) :, 0] = now, 0
             self._changed.notify_all()
 

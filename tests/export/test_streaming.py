@@ -13,7 +13,8 @@ from facrt.model import weights
 from facrt.model.components import TensorSpec, components
 from goldens import DETOKENIZER, LM, S3
 
-LENGTHS = {"windows": 2, "rows": 100, "groups": 2, "positions": 3, "tokens": 6, "frames": 12, "capacity": 16, "new": 4}
+LENGTHS = {"windows": 2, "rows": 100, "groups": 2, "positions": 3, "tokens": 6, "frames": 12}
+LENGTHS |= {"capacity": 16, "new": 4, "past": 5}
 
 
 def feed(spec: TensorSpec, random: np.random.Generator) -> np.ndarray:

@@ -343,3 +343,37 @@ def test_channel() -> None:
     assert next(items) == 1
     with pytest.raises(ValueError, match="late"):
         next(items)
+
+
+def test_truncation_after_the_end(talkative_engine: Engine) -> None:
+    engine, talk = talkative_engine, talkative_engine.conversation()
+    talk.truncate(100)
+    end = ended(list(talk.stream(text="Hi.", **SAY)))
+    whole = talk.messages[-1].text
+    talk.truncate(1e9)
+    assert talk.messages[-1].text == whole == engine.prompter.decode(end.text_ids)
+    talk.truncate(250)
+    assert talk.messages[-1].text == engine.prompter.decode(end.text_ids[:3])
+    again = ended(list(talk.stream(text="What?", **SAY)))
+    assert (again.text_ids, again.speech_ids) == fresh(engine, talk.messages[:-1])
+
+
+def test_an_interruption_before_the_answer_began_counts(golden_engine: Engine) -> None:
+    talk = golden_engine.conversation()
+    before = talk.generation
+    talk.interrupt()
+    end = ended(list(talk.stream(text="Hi.", generation=before, **SAY)))
+    assert end.reason == "interrupted"
+    assert [m.text for m in talk.messages[1:]] == ["Hi.", ""]
+    assert ended(list(talk.stream(text="Hi.", **SAY))).reason == "done"
+
+
+def test_old_turns_are_forgotten(golden_engine: Engine) -> None:
+    talk = golden_engine.conversation(max_turns=2)
+    for text in ("a", "b", "c"):
+        end = ended(list(talk.stream(text=text, **SAY)))
+    assert [m.text for m in talk.messages if m.role == "user"] == ["b", "c"]
+    assert [m.role for m in talk.messages] == ["system", *["user", "assistant"] * 2]
+    assert end.text_ids
+    with pytest.raises(RequestError, match="max_turns 0 is not at least 1"):
+        golden_engine.conversation(max_turns=0)

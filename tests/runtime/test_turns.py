@@ -182,3 +182,30 @@ def test_barge_in(talkative_engine: Engine) -> None:
     assert [end.reason for end in ends] == ["interrupted", "done"]
     kept = talkative_engine.prompter.decode(ends[0].text_ids[:3])  # <|audio_bos|>, and the ids beside two groups
     assert talk.messages[2].text == kept
+
+
+def test_a_turn_that_does_not_fit_fails_and_the_conversation_goes_on(golden_engine: Engine) -> None:
+    talk = golden_engine.conversation("word " * 90)
+    sounds = [QUIET, speechlike(1.5), QUIET]
+    events = list(talk.listen(microphone(*sounds), barge_in=False, **OPTIONS))
+    assert "larger max_positions" in next(e for e in events if isinstance(e, Failed)).reason
+    talk.messages[0] = golden_engine.conversation().messages[0]
+    events = list(talk.listen(microphone(*sounds), barge_in=False, **OPTIONS))
+    assert isinstance(events[-1], TurnEnded)
+
+
+def test_who_speaks_on_before_the_answer_begins_is_not_talked_over(golden_engine: Engine) -> None:
+    """Both turns lie in the inbox before the first is answered."""
+    talk, given = golden_engine.conversation(), threading.Event()
+
+    def mouth() -> Iterator[np.ndarray]:
+        yield from microphone(QUIET, speechlike(1.5), QUIET, speechlike(1.5), QUIET)
+        given.set()
+
+    events = talk.listen(mouth(), **OPTIONS)
+    first = next(events)
+    assert isinstance(first, SpeechStarted)
+    assert given.wait(60)
+    ends = [e for e in events if isinstance(e, TurnEnded)]
+    assert [end.reason for end in ends] == ["interrupted", "done"]
+    assert talk.messages[2].text == ""
