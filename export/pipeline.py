@@ -334,7 +334,8 @@ def _matrices(
 ) -> dict[str, quantized.Matrix]:
     """The weights of a component's Linear layers, but for those that stay in high precision."""
     kept = HIGH_PRECISION.get(component, ())
-    names = [f"{name}.weight" for name, layer in traced.named_modules() if isinstance(layer, nn.Linear)]
+    layers = [name for name, layer in traced.named_modules() if isinstance(layer, nn.Linear)]
+    names = [f"{name}.weight" if name else "weight" for name in layers]  # a component may be one layer
     return {
         name: quantized.Matrix(
             scheme,

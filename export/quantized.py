@@ -21,7 +21,8 @@ from ..quant.schemes import SCHEMES, Quantized, Scheme
 
 Reader = Callable[[], Tensor]
 ROWS_AT_ONCE = 1024  # of a matrix, while it is quantized
-INT8_BLOCKS = (128, 64, 32)  # columns per scale in MatMulNBits, where the scheme has one scale per row
+INT8_BLOCKS = (128, 64, 32, 16)  # columns per scale in MatMulNBits, where the scheme has one scale per row
+SCALE_BYTES = 4
 ACCURACY_LEVEL = 4  # activations rounded to INT8 per block: the only level with fast kernels for 8 bits
 CONTRIB = "com.microsoft"
 NOT_CHOSEN = -1e4  # logit of an expert that a row does not go through
@@ -175,8 +176,8 @@ def _nbits(
 
 
 def nbits_block(scheme: Scheme, cols: int) -> int:
-    """Columns per scale as the operator sees them: the scheme's, or the largest that pads the fewest columns."""
-    return scheme.block or min(INT8_BLOCKS, key=lambda block: (-cols % block, -block))
+    """Columns per scale as the operator sees them: the scheme's, or what takes the fewest bytes with its padding."""
+    return scheme.block or min(INT8_BLOCKS, key=lambda block: -(-cols // block) * (block + SCALE_BYTES))
 
 
 def pack_nbits(scheme: Scheme, weight: Tensor, block: int) -> tuple[np.ndarray, np.ndarray]:
