@@ -56,11 +56,11 @@ class AudioEncoder(nn.Module):
             [W, half_window_frames, d_model] at 50 Hz, and which rows are valid [W, half_window_frames] bool.
         """
         size = self.config.half_window_frames
-        frame = torch.arange(2 * size)[None, None]
+        frame = torch.arange(2 * size, device=num_frames.device)[None, None]
         inside = (frame < num_frames[:, None, None]).to(mel.dtype)  # [W, 1, 2 * size]
         x = F.gelu(self.conv1(mel * inside)) * inside
         x = F.gelu(self.conv2(x)).transpose(1, 2) + self.positions
-        valid = torch.arange(size)[None] < ((num_frames + 1) // 2)[:, None]  # [W, size]
+        valid = torch.arange(size, device=num_frames.device)[None] < ((num_frames + 1) // 2)[:, None]  # [W, size]
         mask = torch.where(valid, 0.0, MASKED)[:, None, None]  # [W, 1, 1, size]
         for layer in self.layers:
             x = layer(x, mask)

@@ -79,6 +79,7 @@ class SpeechTokenizer(nn.Module):
             AudioError: fewer than 201 samples.
         """
         mel = reflect_log_mel(torch.as_tensor(waveform_16k).flatten(), self.config.num_mels)  # [num_mels, L]
+        mel = mel.to(self.place_values.device)
         num_frames = mel.shape[1]
         pieces = []
         for start in range(0, max(1, num_frames - WINDOW_FRAMES + STRIDE_FRAMES), STRIDE_FRAMES):

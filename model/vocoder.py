@@ -198,19 +198,26 @@ class VocoderDecoder(nn.Module):
         Returns:
             [1, F * samples_per_frame].
         """
-        spectrum = self._stft(source)
+        return self.synthesize(self.predict(mel, self.analyze(source)))
+
+    def analyze(self, x: Tensor) -> Tensor:
+        """The excitation's short-time spectrum: [1, 1, N] -> [1, real | imaginary, N / istft_hop + 1]."""
+        half = self.config.istft_size // 2
+        return F.conv1d(F.pad(x, (half, half), mode="reflect"), self.analysis, stride=self.config.istft_hop)
+
+    def predict(self, mel: Tensor, spectrum: Tensor) -> Tensor:
+        """Log magnitudes and raw phases, [1, istft_size + 2, F * samples_per_frame / istft_hop + 1]."""
         x = self.pre(F.pad(mel, (0, self.config.look_right)))
         for stage in self.stages:
             x = stage(x, spectrum)
-        x = self.post(F.leaky_relu(x, POST_LEAKY_SLOPE))
+        return self.post(F.leaky_relu(x, POST_LEAKY_SLOPE))
+
+    def synthesize(self, x: Tensor) -> Tensor:
+        """What `predict` gives, to the waveform."""
         log_magnitude, phase = x.chunk(2, dim=1)
         magnitude, phase = log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase.sin()
         wav = self._istft(torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1))
         return wav.clamp(-self.config.audio_limit, self.config.audio_limit)
-
-    def _stft(self, x: Tensor) -> Tensor:  # [1, 1, N] -> [1, real | imaginary, N / istft_hop + 1]
-        half = self.config.istft_size // 2
-        return F.conv1d(F.pad(x, (half, half), mode="reflect"), self.analysis, stride=self.config.istft_hop)
 
     def _istft(self, spectrum: Tensor) -> Tensor:  # [1, real | imaginary, T] -> [1, (T - 1) * istft_hop]
         hop, half = self.config.istft_hop, self.config.istft_size // 2

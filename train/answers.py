@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from .speak import ANSWER_GRID_SAMPLES, ANSWER_PITCH_HZ, ANSWER_RATE_HZ, resampl
 
 FRAMES_PER_TOKEN = 2
 PITCH_LAG_SAMPLES = round(ANSWER_RATE_HZ / ANSWER_PITCH_HZ)
+SAVE_SECONDS = 30.0
 VOICED_CORRELATION, VOICED_RMS = 0.5, 0.01
 Progress = Callable[[int, int], None]
 
@@ -39,24 +41,29 @@ class Answer:
 def prepare_answers(
     spoken: Iterable[tuple[str, Path]], cache: Path, progress: Progress = lambda *_: None
 ) -> list[Answer]:
-    """Features of (text, WAV) pairs, kept in one file; a file of the same texts is read instead.
+    """Features of (text, WAV) pairs, kept in one file that is written every 30 s and gone on with where it was left.
 
     Raises:
         DatasetError: a WAV is not 24 kHz on the grid of 960 samples.
     """
     pairs = sorted(dict(spoken).items())
-    if cache.exists():
-        raw = torch.load(cache, weights_only=True)
-        if [row[0] for row in raw] == [text for text, _ in pairs]:
-            return [Answer(*row) for row in raw]
-    answers = []
-    for i, (text, path) in enumerate(pairs):
+    raw = torch.load(cache, weights_only=True) if cache.exists() else []
+    if [row[0] for row in raw] != [text for text, _ in pairs[: len(raw)]]:
+        raw = []
+    answers, saved = [Answer(*row) for row in raw], time.monotonic()
+    for text, path in pairs[len(raw) :]:
         answers.append(_features(text, path))
-        progress(i + 1, len(pairs))
+        if time.monotonic() - saved > SAVE_SECONDS or len(answers) == len(pairs):
+            _save(answers, cache)
+            saved = time.monotonic()
+        progress(len(answers), len(pairs))
+    return answers
+
+
+def _save(answers: list[Answer], cache: Path) -> None:
     partial = cache.with_name(f".{cache.name}.partial")
     torch.save([(a.text, a.pcm, a.mel, a.heard, a.voiced) for a in answers], partial)
     partial.replace(cache)
-    return answers
 
 
 def _features(text: str, path: Path) -> Answer:

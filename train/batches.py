@@ -6,6 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
+
+
+def stacked(rows: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape as float32 with a new first dimension; autocast to bfloat16 stacks no float16."""
+    return torch.stack([row.float() for row in rows])
 
 
 class EqualLengthBatches:

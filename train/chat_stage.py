@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model.generate import ChatModel
-from .packed import PackedAttention, encode_audios
+from .compute import device_of, full_precision
+from .ctc import NUM_LETTER_CLASSES, ctc_loss, spell
+from .loop import Figures
+from .packed import PackedAttention, decode, encode_audios
 from .questions import QuestionStore, disturbed
 from .samples import IGNORED, Sample
-from .tokenizer_stage import LETTERS, spell
 
 Draw = Callable[[torch.Generator], list[Sample]]  # one batch
 
@@ -25,15 +27,15 @@ class EncoderTraining(nn.Module):
     def __init__(self, model: ChatModel) -> None:
         super().__init__()
         self.encoder, self.continuous = model.audio_encoder, model.grouping.continuous
-        self.letters = nn.Linear(model.config.audio.d_model, len(LETTERS) + 1)
+        self.letters = nn.Linear(model.config.audio.d_model, NUM_LETTER_CLASSES)
         self.log_sharpness = nn.Parameter(torch.zeros(()))
         self.table: Tensor  # [V, H], the base model's, fixed
         self.register_buffer("table", model.backbone.embedding.weight.detach().clone())
 
     def id_scores(self, rows: Tensor) -> Tensor:
-        """Grouped rows [..., H] -> log-probabilities of text ids: the nearer its embedding, the likelier an id."""
+        """Grouped rows [..., H] -> scores of text ids before softmax: the nearer its embedding, the likelier an id."""
         nearness = 2 * rows @ self.table.T - self.table.square().sum(1)
-        return (nearness * self.log_sharpness.exp()).log_softmax(-1)
+        return nearness * self.log_sharpness.exp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +64,29 @@ class EncoderStage:
         self._padded_rows, self._pause_id = model._padded_rows, pause_id
         self._questions, self._spoken, self._batch_size = questions, spoken, batch_size
 
-    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
+        device = device_of(self.module)
         picks = torch.randint(len(self._spoken), (self._batch_size,), generator=draw).tolist()
         batch = [self._spoken[i] for i in picks]
         module = self.module
-        rows = encode_audios(module.encoder, [disturbed(self._questions.mel(item.audio), draw) for item in batch])
+        mels = [disturbed(self._questions.mel(item.audio), draw).to(device) for item in batch]
+        rows = encode_audios(module.encoder, mels)
         normed = module.encoder.post_norm(torch.cat(rows))
         counts = [len(r) for r in rows]
-        letters = module.letters(normed).log_softmax(-1).split(counts)
-        letters_loss = ctc(letters, [spell(item.text) for item in batch], 0)
+        letters = module.letters(normed).split(counts)
         encoded = module.encoder.projection(normed).split(counts)
         slots = [self._questions.num_slots(item.audio) for item in batch]
         grouped = [self._padded_rows(e, n).mean(1) for e, n in zip(encoded, slots, strict=True)]
         scores = module.id_scores(module.continuous(torch.cat(grouped))).split([len(g) for g in grouped])
-        ids_loss = ctc(scores, [torch.tensor(item.ids) for item in batch], self._pause_id)
-        return letters_loss + ids_loss, {"letters": float(letters_loss.detach()), "ids": float(ids_loss.detach())}
-
-
-def ctc(scores: Sequence[Tensor], labels: Sequence[Tensor], blank: int) -> Tensor:
-    """CTC per label: scores [T, classes] log-probabilities and labels [U] of each item."""
-    return F.ctc_loss(
-        nn.utils.rnn.pad_sequence(list(scores)), torch.cat(list(labels)), torch.tensor([len(s) for s in scores]),
-        torch.tensor([len(w) for w in labels]), blank=blank, zero_infinity=True,
-    )  # fmt: skip
+        with full_precision(device):
+            letters_loss = ctc_loss(letters, [spell(item.text) for item in batch])
+            ids_loss = ctc_loss(scores, [torch.tensor(item.ids) for item in batch], self._pause_id)
+        return letters_loss + ids_loss, {"letters": letters_loss.detach(), "ids": ids_loss.detach()}
 
 
 @dataclass(frozen=True, slots=True)
 class ChatOutput:
-    """Predictions of a batch where something is asked of them."""
+    """Predictions of a batch where something is asked of them, float32, on the model's device."""
 
     text_logits: Tensor  # [positions, V]
     text_labels: Tensor
@@ -101,55 +98,68 @@ class ChatStage:
     """Text and speech of answers, under the loop's own timing; which parameters learn is the caller's choice."""
 
     def __init__(
-        self, name: str, module: ChatModel, questions: QuestionStore | None, draw: Draw, disturb: bool = True
+        self,
+        name: str,
+        module: ChatModel,
+        questions: QuestionStore | None,
+        draw: Draw,
+        disturb: bool = True,
+        recompute: bool = False,
     ) -> None:
+        """`recompute`: gradient checkpointing of the backbone's and the speech head's layers."""
         self.name, self.module = name, module
-        self._questions, self._draw, self._disturb = questions, draw, disturb
+        self.draw = draw
+        self._questions, self._disturb, self._recompute = questions, disturb, recompute
 
-    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        batch = self._draw(draw)
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
+        batch = self.draw(draw)
         out = self.predict(batch, draw)
+        with full_precision(device_of(self.module)):
+            return self._loss(out)
+
+    def _loss(self, out: ChatOutput) -> tuple[Tensor, Figures]:
         text = F.cross_entropy(out.text_logits, out.text_labels)
-        figures = {"text": float(text.detach()), "text_right": _share_right(out.text_logits, out.text_labels)}
+        figures: Figures = {"text": text.detach(), "text_right": _share_right(out.text_logits, out.text_labels)}
         if not len(out.speech_labels):
             return text, figures
         each = F.cross_entropy(out.speech_logits, out.speech_labels, reduction="none")
         weight = torch.where(out.speech_labels == self.module.config.speech_pad_id, IDLE_WEIGHT, 1.0)
         speech = (each * weight).sum() / weight.sum()
         figures |= {
-            "speech": float(speech.detach()), "speech_right": _share_right(out.speech_logits, out.speech_labels),
+            "speech": speech.detach(), "speech_right": _share_right(out.speech_logits, out.speech_labels),
         }  # fmt: skip
         return text + speech, figures
 
     def predict(self, batch: list[Sample], draw: torch.Generator | None = None) -> ChatOutput:
         """Teacher-forced predictions at every position of the answers."""
-        model, c = self.module, self.module.config
+        model, c, device = self.module, self.module.config, device_of(self.module)
         ids = [torch.cat([s.prompt, s.text[:-1]]) for s in batch]
         lengths = [len(i) for i in ids]
-        text_rows = model.backbone.embedding(torch.cat(ids))
-        hidden = model.backbone.decoder(self._inputs(batch, ids, text_rows, draw), PackedAttention(c.text, lengths))
+        text_rows = model.backbone.embedding(torch.cat(ids).to(device))
+        rows = self._inputs(batch, ids, text_rows, draw)
+        hidden = decode(model.backbone.decoder, rows, PackedAttention(c.text, lengths, device), self._recompute)
         ends = torch.tensor(lengths).cumsum(0).tolist()
         asked = torch.cat([torch.arange(e - len(s.text), e) for e, s in zip(ends, batch, strict=True)])
-        text_logits, text_labels = model.backbone.head(hidden[asked]), torch.cat([s.text for s in batch])
+        text_logits = model.backbone.head(hidden[asked.to(device)]).float()
+        text_labels = torch.cat([s.text for s in batch]).to(device)
         speaking = [i for i, s in enumerate(batch) if s.groups is not None]
         if not speaking:
-            return ChatOutput(
-                text_logits, text_labels, torch.zeros(0, c.codebook_size), torch.zeros(0, dtype=torch.long)
-            )
+            none = text_labels.new_zeros(0)
+            return ChatOutput(text_logits, text_labels, text_logits.new_zeros(0, c.codebook_size), none)
         spans = torch.cat([torch.arange(ends[i] - lengths[i], ends[i]) for i in speaking])
-        logits, labels = self._speech([batch[i] for i in speaking], (hidden + text_rows)[spans])
+        logits, labels = self._speech([batch[i] for i in speaking], (hidden + text_rows)[spans.to(device)])
         return ChatOutput(text_logits, text_labels, logits, labels)
 
     def _inputs(
         self, batch: list[Sample], ids: list[Tensor], text_rows: Tensor, draw: torch.Generator | None
     ) -> Tensor:
         """The backbone's input rows: text, audio groups at their places, and the speech that is fed back."""
-        model = self.module
+        model, device = self.module, text_rows.device
         rows = text_rows
-        flat = torch.cat(ids)
+        heard = torch.cat(ids) == model.config.audio_token_id
         audios = self._audio_rows(batch, draw)
         if audios:
-            rows = rows.masked_scatter((flat == model.config.audio_token_id)[:, None], torch.cat(audios))
+            rows = rows.masked_scatter(heard.to(device)[:, None], torch.cat(audios).to(rows.dtype))
         starts = torch.tensor([0, *(len(i) for i in ids)]).cumsum(0).tolist()
         places, groups = [], []
         for start, sample in zip(starts, batch, strict=False):
@@ -160,8 +170,8 @@ class ChatStage:
             places.append(start + len(sample.prompt) + fed)
             groups.append(sample.groups[fed].flatten())
         if places:
-            place = torch.cat(places)
-            average = (rows[place] + model.grouping.of_ids(torch.cat(groups))) / 2
+            place = torch.cat(places).to(device)
+            average = (rows[place] + model.grouping.of_ids(torch.cat(groups).to(device))) / 2
             rows = rows.index_copy(0, place, average)
         return rows
 
@@ -174,7 +184,8 @@ class ChatStage:
         mels = [self._questions.mel(path) for path in paths]
         if draw is not None and self._disturb:
             mels = [disturbed(mel, draw) for mel in mels]
-        rows = encode_audios(model.audio_encoder, mels)
+        device = device_of(model)
+        rows = encode_audios(model.audio_encoder, [mel.to(device) for mel in mels])
         counts = [len(r) for r in rows]
         encoded = model.audio_encoder.projection(model.audio_encoder.post_norm(torch.cat(rows))).split(counts)
         return [
@@ -198,17 +209,18 @@ class ChatStage:
             labels.append(given)
             lengths.append(size)
             start += size
-        z = head.split(u) + F.embedding(torch.cat(previous), head.head.weight)
-        y = head.decoder(head.input(z), PackedAttention(c.speech, lengths))[torch.cat(asked)]
-        return head.head(head.output(y)), torch.cat(labels)
+        z = head.split(u) + F.embedding(torch.cat(previous).to(u.device), head.head.weight)
+        attend = PackedAttention(c.speech, lengths, u.device)
+        y = decode(head.decoder, head.input(z), attend, self._recompute)[torch.cat(asked).to(u.device)]
+        return head.head(head.output(y)).float(), torch.cat(labels).to(u.device)
 
 
 IDLE_WEIGHT = 0.1  # of the head's tokens while nothing is spoken
 
 
-def _share_right(logits: Tensor, labels: Tensor) -> float:
+def _share_right(logits: Tensor, labels: Tensor) -> Tensor:
     kept = labels != IGNORED
-    return float((logits.argmax(-1) == labels)[kept].float().mean())
+    return ((logits.argmax(-1) == labels) & kept).sum() / kept.sum()
 
 
 def initialize_chat(module: ChatModel) -> None:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from ..model.flow import Flow, visible_in_chunks
 from .answers import Answer
-from .batches import EqualLengthBatches
+from .batches import EqualLengthBatches, stacked
+from .compute import device_of, full_precision
+from .loop import Figures
 
 UNGUIDED_SHARE = 0.2  # of items that lose their conditioning, for classifier-free guidance
 PROMPTED_SHARE, LONGEST_PROMPT = 0.5, 0.3  # items that see a beginning of their mel, and how much of it
@@ -28,23 +30,24 @@ class FlowStage:
         self._answers, self._ids, self._speaker, self._batch_size = answers, ids, speaker, batch_size
         self._batches = EqualLengthBatches([answer.num_tokens for answer in answers])
 
-    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
+        device = device_of(self.module)
         picks = self._batches.draw(self._batch_size, draw)
-        mel = torch.stack([self._answers[i].mel for i in picks]).float()  # [B, 80, F]
-        tokens = torch.stack([self._ids[i] for i in picks])
+        mel = stacked([self._answers[i].mel for i in picks]).to(device)  # [B, 80, F]
+        tokens = torch.stack([self._ids[i] for i in picks]).to(device)
         size, _, num_frames = mel.shape
-        mu, spk = self.module.front(tokens, self._speaker.expand(size, -1))
-        cond = mel * self._prompt_mask(size, num_frames, draw)
-        guided = (torch.rand(size, generator=draw) >= UNGUIDED_SHARE).float()[:, None]
+        mu, spk = self.module.front(tokens, self._speaker.to(device).expand(size, -1))
+        cond = mel * self._prompt_mask(size, num_frames, draw).to(device)
+        guided = (torch.rand(size, generator=draw) >= UNGUIDED_SHARE).float()[:, None].to(device)
         mu, spk, cond = mu * guided[:, :, None], spk * guided, cond * guided[:, :, None]
-        t = 1 - torch.cos(torch.rand(size, generator=draw) * math.pi / 2)
-        noise = torch.randn(mel.shape, generator=draw)
+        t = (1 - torch.cos(torch.rand(size, generator=draw) * math.pi / 2)).to(device)
+        noise = torch.randn(mel.shape, generator=draw).to(device)
         x = noise + t[:, None, None] * (mel - noise)
         streamed = float(torch.rand((), generator=draw)) < STREAMED_SHARE
-        visible = visible_in_chunks(num_frames, self.module.config.chunk_frames if streamed else num_frames)
-        velocity = self.module.estimator(x, mu, t, spk, cond, visible)
-        error = (velocity - (mel - noise)).square().mean()
-        return error, {}
+        chunk = self.module.config.chunk_frames if streamed else num_frames
+        velocity = self.module.estimator(x, mu, t, spk, cond, visible_in_chunks(num_frames, chunk).to(device))
+        with full_precision(device):
+            return (velocity.float() - (mel - noise)).square().mean(), {}
 
     def _prompt_mask(self, size: int, num_frames: int, draw: torch.Generator) -> Tensor:
         """[B, 1, F], ones over the frames that are given."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from ..errors import FacrtError, RequestError
 from . import parallel
+from .compute import ON_CPU, Compute
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 CHECKPOINT_SECONDS = 40.0
+CHECKPOINT_SHARE = 0.1  # of the time, at most, is spent on checkpoints
 LOG_SECONDS = 5.0
 Progress = Callable[[int, int], None]  # steps done, steps in all
+Figures = dict[str, Tensor | float]  # for the log; tensors stay on their device until they are written
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,12 @@ class Stage(Protocol):
         """Parameters with requires_grad are trained; all of its state is kept."""
         ...
 
-    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one batch, and figures for the log; all chance comes from `draw` and torch's global generator,
-        which is seeded alike."""
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """The loss of one batch, float32, and figures for the log.
+
+        All chance comes from `draw`, which is on the CPU so that a seed means the same on every device, and from
+        torch's global generator, which is seeded alike. What is drawn is moved to the module's device.
+        """
         ...
 
 
@@ -71,13 +77,20 @@ class _State:
 
 
 def run_stage(
-    stage: Stage, schedule: Schedule, seed: int, folder: Path, progress: Progress = lambda *_: None, until: int = 0
+    stage: Stage,
+    schedule: Schedule,
+    seed: int,
+    folder: Path,
+    progress: Progress = lambda *_: None,
+    until: int = 0,
+    compute: Compute = ON_CPU,
 ) -> None:
     """Trains a stage to its end, from where `folder` was left.
 
-    A checkpoint is written every 40 s by rename, so a run that is killed loses less than a minute. The data and the
-    chance of each step depend on the seed, the step and the process alone: a resumed run repeats what was lost, and
-    the same seed gives the same losses.
+    A checkpoint is written every 40 s by rename, so a run that is killed loses less than a minute; where writing one
+    takes longer than 4 s, they are so far apart that they cost a tenth of the time. The data and the chance of each
+    step depend on the seed, the step and the process alone: a resumed run repeats what was lost, and the same seed
+    gives the same losses.
 
     Args:
         stage: what to train.
@@ -86,23 +99,29 @@ def run_stage(
         folder: takes `checkpoint.pt` and `log.jsonl`.
         progress: called after each step.
         until: stop after this step, with a checkpoint; 0: at the end.
+        compute: device, precision and micro-batches; the module is moved to the device.
 
     Raises:
+        RequestError: `compute` asks for a device that is not there.
         FacrtError: the folder cannot be written, or the loss is no number for 50 steps on end.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    device = compute.torch_device()
+    stage.module.to(device)
     trained = [p for p in stage.module.parameters() if p.requires_grad]
     state = _resume(stage, schedule, folder, trained)
     stage.module.train()
     last = min(schedule.steps, until) if until else schedule.steps
-    figures: dict[str, float] = {}
     started, saved, logged, bad = time.monotonic() - state.seconds, time.monotonic(), 0.0, 0
+    pause = CHECKPOINT_SECONDS
     while state.step < last:
-        draw = torch.Generator().manual_seed(_step_seed(seed, state.step))
-        torch.manual_seed(_step_seed(seed, state.step) + 1)
-        loss, figures = stage.loss(state.step, draw)
-        norm = _backward(loss, trained, schedule)
-        value = float(loss.detach())
+        chance = step_seed(seed, state.step, parallel.rank())
+        draw = torch.Generator().manual_seed(chance)
+        torch.manual_seed(chance + 1)
+        loss, figures = _backward(stage, state.step, draw, compute, device)
+        parallel.average_gradients(trained)
+        norm = nn.utils.clip_grad_norm_(trained, schedule.clip)
+        value = float(parallel.average(loss))
         usable = bool(torch.isfinite(norm)) and math.isfinite(value) and value < schedule.loss_limit
         if usable:
             for group in state.optimizer.param_groups:
@@ -119,12 +138,15 @@ def run_stage(
         state.seconds = time.monotonic() - started
         progress(state.step, schedule.steps)
         if time.monotonic() - logged > LOG_SECONDS or state.step == last:
-            _log(folder, stage.name, state, {"loss": value, "norm": float(norm), **figures})
+            _log(folder, stage.name, state, {"loss": value, "norm": norm, **figures})
             logged = time.monotonic()
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+        if time.monotonic() - saved > pause:
+            begun = time.monotonic()
             _save(stage, state, folder)
             saved = time.monotonic()
+            pause = max(CHECKPOINT_SECONDS, (saved - begun) / CHECKPOINT_SHARE)
     _save(stage, state, folder)
+    parallel.wait()  # for the first process's checkpoint, which the next stage reads
     stage.module.eval()
 
 
@@ -150,14 +172,26 @@ def load_trained(folder: Path, module: nn.Module) -> None:
     module.eval()
 
 
-def _step_seed(seed: int, step: int) -> int:
-    return (seed * 1_000_003 + step) * 64 + 2 * parallel.rank()
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Where a process's chance begins in a step; the next number is taken too."""
+    beyond, place = divmod(rank, 32)
+    return (seed * 1_000_003 + step) * 64 + 2 * place + (beyond << 50)
 
 
-def _backward(loss: Tensor, trained: list[nn.Parameter], schedule: Schedule) -> Tensor:
-    loss.backward()
-    parallel.average_gradients(trained)
-    return nn.utils.clip_grad_norm_(trained, schedule.clip)
+def _backward(
+    stage: Stage, step: int, draw: torch.Generator, compute: Compute, device: torch.device
+) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    """Adds up the gradients of a step's batches; the mean of their losses, and the last one's figures."""
+    total = torch.zeros((), device=device)
+    figures: Mapping[str, Tensor | float] = {}
+    for _ in range(compute.accumulate):
+        with compute.autocast(device):
+            loss, figures = stage.loss(step, draw)
+        part = loss / compute.accumulate
+        if part.requires_grad:  # written questions with written answers teach an alignment nothing
+            part.backward()
+        total = total + part.detach()
+    return total, figures
 
 
 def _average(state: _State, schedule: Schedule, module: nn.Module) -> None:
@@ -185,7 +219,7 @@ def _resume(stage: Stage, schedule: Schedule, folder: Path, trained: list[nn.Par
         optimizer.load_state_dict(raw["optimizer"])
         state.step, state.seconds = raw["step"], raw["seconds"]
         if average is not None:
-            average.update(raw["average"])
+            average.update({name: value.to(average[name].device) for name, value in raw["average"].items()})
     return state
 
 
@@ -213,9 +247,9 @@ def _save(stage: Stage, state: _State, folder: Path) -> None:
         raise FacrtError(f"{folder} cannot be written ({str(error).splitlines()[0]}); make room there") from None
 
 
-def _log(folder: Path, name: str, state: _State, figures: dict[str, float]) -> None:
+def _log(folder: Path, name: str, state: _State, figures: Mapping[str, Tensor | float]) -> None:
     if parallel.rank():
         return
     row = {"stage": name, "step": state.step, "seconds": round(state.seconds, 1)}
     with (folder / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**row, **{key: round(value, 5) for key, value in figures.items()}}) + "\n")
+        file.write(json.dumps({**row, **{key: round(float(value), 5) for key, value in figures.items()}}) + "\n")

@@ -7,21 +7,22 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..model.audio_encoder import AudioEncoder, mean_of_pairs
 from ..model.config import DecoderConfig
-from ..model.decoder import rotary_angles, rotate
+from ..model.decoder import Decoder, rotary_angles, rotate
 
 
 class PackedAttention:
     """An `Attend` for training: causal within each sample of a packed sequence, nothing cached."""
 
-    def __init__(self, config: DecoderConfig, lengths: Sequence[int]) -> None:
-        self._lengths = torch.tensor(lengths)
+    def __init__(self, config: DecoderConfig, lengths: Sequence[int], device: torch.device) -> None:
+        self._padded = (len(lengths), max(lengths))
         positions = torch.cat([torch.arange(length) for length in lengths])
-        self._sample = torch.repeat_interleave(torch.arange(len(lengths)), self._lengths)
-        self._positions = positions
-        self._cos, self._sin = rotary_angles(positions, config)
+        self._sample = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
+        self._positions = positions.to(device)
+        self._cos, self._sin = (angles.to(device) for angles in rotary_angles(positions, config))
         self._repeats = config.num_heads // config.num_kv_heads
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -31,8 +32,16 @@ class PackedAttention:
         return y.transpose(1, 2)[self._sample, self._positions].flatten(1)
 
     def _pad(self, x: Tensor) -> Tensor:  # [S, heads, D] -> [samples, heads, longest, D]
-        shape = (len(self._lengths), int(self._lengths.max()), *x.shape[1:])
-        return x.new_zeros(shape).index_put((self._sample, self._positions), x).transpose(1, 2)
+        return x.new_zeros((*self._padded, *x.shape[1:])).index_put((self._sample, self._positions), x).transpose(1, 2)
+
+
+def decode(decoder: Decoder, x: Tensor, attend: PackedAttention, recompute: bool) -> Tensor:
+    """`decoder(x, attend)`; with `recompute`, of each layer only the input is kept for the way back."""
+    if not recompute:
+        return decoder(x, attend)
+    for layer in decoder.layers:
+        x = checkpoint(layer, x, attend, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn in there
+    return decoder.norm(x)
 
 
 def encode_audios(encoder: AudioEncoder, mels: Sequence[Tensor]) -> list[Tensor]:
@@ -40,7 +49,7 @@ def encode_audios(encoder: AudioEncoder, mels: Sequence[Tensor]) -> list[Tensor]
 
     Args:
         encoder: the reference's.
-        mels: per audio, [num_mels, L] log-mel, 100 frames/s.
+        mels: per audio, [num_mels, L] log-mel, 100 frames/s, on the encoder's device.
 
     Returns:
         Per audio, [num_encoder_rows(L) or one more, d_model] at 25 Hz.
@@ -51,9 +60,10 @@ def encode_audios(encoder: AudioEncoder, mels: Sequence[Tensor]) -> list[Tensor]
         F.pad(mel, (0, n * size - mel.shape[1])).unflatten(1, (n, size)) for n, mel in zip(counts, mels, strict=True)
     ]
     frames = [min(size, mel.shape[1] - i * size) for n, mel in zip(counts, mels, strict=True) for i in range(n)]
-    x, valid = encoder.windows(torch.cat([w.transpose(0, 1) for w in windows]), torch.tensor(frames))
+    device = mels[0].device
+    x, valid = encoder.windows(torch.cat([w.transpose(0, 1) for w in windows]), torch.tensor(frames, device=device))
     rows = []
-    for part, inside in zip(x.split(counts), valid.split(counts), strict=True):
-        half_rate = int(inside.sum())
+    for part, inside, mel in zip(x.split(counts), valid.split(counts), mels, strict=True):
+        half_rate = -(-mel.shape[1] // 2)  # rows of `inside` that are valid: windows have an even number of frames
         rows.append(mean_of_pairs(part.flatten(0, 1), inside.flatten())[: max(1, half_rate // 2)])
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..model.mel import whisper_log_mel
 from ..runtime.audio import read_audio
 
 Progress = Callable[[int, int], None]
+SAVE_SECONDS = 30.0
 LEVEL_JITTER = 0.1  # of the scaled log-mel, 0.4 in log10 power
 MASKED_MELS, MASKED_FRAMES, NUM_MASKS = 16, 20, 2
 
@@ -33,6 +35,7 @@ class QuestionStore:
         if missing:
             with data_path.open("r+b" if data_path.exists() and made["names"] else "wb") as file:
                 file.seek(made["ends"][-1] * num_mels * 2)
+                saved = time.monotonic()
                 for i, name in enumerate(missing):
                     pcm = torch.from_numpy(read_audio(Path(name)))
                     mel = whisper_log_mel(pcm, num_mels).T.contiguous()
@@ -41,10 +44,13 @@ class QuestionStore:
                     made["slots"].append(num_slots(len(pcm)))
                     made["ends"].append(made["ends"][-1] + mel.shape[0])
                     progress(i + 1, len(missing))
+                    if time.monotonic() - saved > SAVE_SECONDS:
+                        file.flush()
+                        _write_index(index_path, made)
+                        saved = time.monotonic()
                 file.truncate()
-            partial = index_path.with_name(f".{index_path.name}.partial")
-            partial.write_text(json.dumps(made))
-            partial.replace(index_path)
+            _write_index(index_path, made)
+        self.num_mels = num_mels
         self._ends: list[int] = made["ends"]
         self._slots: list[int] = made["slots"]
         self._places = {Path(name): i for i, name in enumerate(made["names"])}
@@ -62,6 +68,13 @@ class QuestionStore:
 
 def _nothing() -> dict[str, Any]:
     return {"names": [], "ends": [0], "slots": []}
+
+
+def _write_index(path: Path, made: dict[str, Any]) -> None:
+    """By rename, after the data that it describes."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(made))
+    partial.replace(path)
 
 
 def disturbed(mel: Tensor, draw: torch.Generator) -> Tensor:

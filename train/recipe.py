@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
+from .compute import Compute
 from .loop import Schedule
 
 if sys.version_info >= (3, 11):
@@ -19,7 +20,11 @@ else:
 RECIPES = Path(__file__).parent / "recipes"
 STAGES = ("tokenizer", "flow", "vocoder", "pitch", "text", "encoder", "alignment", "cocktail1", "cocktail2")
 SHAPES = ("speech_tokenizer", "flow", "hift", "text_tokenizer", "chat", "backbone", "speech_head")
-TABLES = ("data", "cocktail", "mix", "stages", *SHAPES)
+CHAT_STAGES = STAGES[-3:]  # what a checkpoint is trained by that is there already
+TABLES = ("cocktail", "mix", "stages")
+NEW_MODEL_TABLES = ("data", *SHAPES)  # all or none; none: the recipe trains a checkpoint
+OPTIONAL = ("compute",)
+COMPUTE_KEYS = tuple(field.name for field in fields(Compute))
 SCHEDULE_KEYS = tuple(field.name for field in fields(Schedule))
 EXTRA_KEYS = {"tokenizer": ("decoder_layers",), "vocoder": ("frames", "wave_weight"), "pitch": ("frames",),
               "text": ("facts_share",)}  # fmt: skip
@@ -31,11 +36,12 @@ class Recipe:
 
     seed: int
     data: Mapping[str, int]
-    shapes: Mapping[str, Mapping[str, Any]]
-    schedules: Mapping[str, Schedule]
+    shapes: Mapping[str, Mapping[str, Any]]  # none where a checkpoint is trained
+    schedules: Mapping[str, Schedule]  # of the stages, in order
     extras: Mapping[str, Mapping[str, Any]]  # a stage's own settings
     alpha: float
     mix: Mapping[str, float]
+    compute: Compute
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -59,32 +65,41 @@ def read_recipe(path: Path | str) -> Recipe:
     stages = raw["stages"]
     return Recipe(
         seed=raw["seed"],
-        data=raw["data"],
-        shapes={name: raw[name] for name in SHAPES},
-        schedules={name: _schedule(stages[name], EXTRA_KEYS.get(name, ())) for name in STAGES},
-        extras={name: {key: stages[name][key] for key in EXTRA_KEYS.get(name, ())} for name in STAGES},
+        data=raw.get("data", {}),
+        shapes={name: raw[name] for name in SHAPES if name in raw},
+        schedules={name: _schedule(stages[name], EXTRA_KEYS.get(name, ())) for name in STAGES if name in stages},
+        extras={name: {key: stages[name][key] for key in EXTRA_KEYS.get(name, ())} for name in stages},
         alpha=raw["cocktail"]["alpha"],
         mix=raw["mix"],
+        compute=Compute(**raw.get("compute", {})),
     )
 
 
 def _faults(raw: Mapping[str, Any]) -> list[str]:
-    faults = [f"{name} is missing" for name in ("seed", *TABLES) if name not in raw]
-    faults += [f"{name} is unknown" for name in raw if name not in ("seed", *TABLES)]
-    faults += [f"{name} is no table" for name in TABLES if name in raw and not isinstance(raw[name], dict)]
+    is_new = any(name in raw for name in NEW_MODEL_TABLES)
+    wanted: tuple[str, ...] = (*NEW_MODEL_TABLES, *TABLES) if is_new else TABLES
+    faults = [f"{name} is missing" for name in ("seed", *wanted) if name not in raw]
+    faults += [f"{name} is unknown" for name in raw if name not in ("seed", *wanted, *OPTIONAL)]
+    faults += [f"{name} is no table" for name in (*wanted, *OPTIONAL) if not isinstance(raw.get(name, {}), dict)]
     if faults:
         return faults
     stages = raw["stages"]
-    faults += [f"stages.{name} is missing" for name in STAGES if name not in stages]
-    faults += [f"stages.{name} is unknown" for name in stages if name not in STAGES]
-    for name in set(stages) & set(STAGES):
+    trained: tuple[str, ...] = STAGES if is_new else CHAT_STAGES
+    faults += [f"stages.{name} is missing" for name in trained if name not in stages]
+    faults += [f"stages.{name} is unknown" for name in stages if name not in trained]
+    for name in set(stages) & set(trained):
         allowed = (*SCHEDULE_KEYS, *EXTRA_KEYS.get(name, ()))
         needed = ("steps", "batch_size", "lr", "final_lr", "warmup", *EXTRA_KEYS.get(name, ()))
         faults += [f"stages.{name}.{key} is missing" for key in needed if key not in stages[name]]
         faults += [f"stages.{name}.{key} is unknown" for key in stages[name] if key not in allowed]
     if not 0 <= raw["cocktail"].get("alpha", -1) <= 1:
         faults.append("cocktail.alpha is needed, 0 to 1")
-    return faults
+    return faults + _compute_faults(raw.get("compute", {}))
+
+
+def _compute_faults(raw: Mapping[str, Any]) -> list[str]:
+    unknown = [f"compute.{key} is unknown" for key in raw if key not in COMPUTE_KEYS]
+    return unknown or Compute(**raw).faults()
 
 
 def _schedule(raw: Mapping[str, Any], extras: tuple[str, ...]) -> Schedule:

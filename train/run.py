@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import RequestError
+from ..errors import FacrtError, RequestError
 from ..model.checkpoint import chat_layout
 from ..model.config_files import read_chat_config, read_detokenizer_config, read_speech_tokenizer_config
 from ..model.flow import Flow
@@ -32,7 +32,8 @@ from .loop import Stage, is_finished, load_trained, run_stage
 from .make import DataRequest, make_dataset
 from .questions import QuestionStore
 from .recipe import STAGES, Recipe
-from .samples import Sample, SampleMaker, num_answers
+from .samples import Sample, SampleMaker, Speech, num_answers
+from .speech_ids import cached_ids
 from .tokenizer_stage import TokenizerStage, TokenizerTraining, initialize
 from .vocoder_stage import PitchStage, VocoderStage, initialize_vocoder
 from .write import keep_absent_zero, speaker_embedding, write_configs, write_text_tokenizer
@@ -50,58 +51,83 @@ class Run:
     data: Path | None = None  # a dataset folder instead of the generator's
     show: Show = lambda *_: None
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What makes a whole run, in order."""
+        return STAGES
+
     def train(self, stage: str) -> None:
         """Trains one stage, from its last checkpoint.
 
         Raises:
+            FacrtError: the folder cannot be written.
             RequestError: an earlier stage that it needs has not been run.
         """
         schedule = self.recipe.schedules[stage]
         if is_finished(self.folder / stage, schedule):
             return
-        torch.manual_seed(self.recipe.seed)
-        made = getattr(self, f"_{stage}")()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FacrtError(f"{self.folder} cannot be written ({error.strerror}); choose another --out") from None
         run_stage(
-            made, schedule, self.recipe.seed, self.folder / stage, lambda done, whole: self.show(stage, done, whole)
+            self.stage(stage),
+            schedule,
+            self.recipe.seed,
+            self.folder / stage,
+            lambda done, whole: self.show(stage, done, whole),
+            compute=self.recipe.compute,
         )
+
+    def stage(self, name: str) -> Stage:
+        """A stage as it begins, on the CPU."""
+        torch.manual_seed(self.recipe.seed)
+        made: Stage = getattr(self, f"_{name}")()
+        return made
 
     # -- what the stages share
 
     @cached_property
     def conversations(self) -> list[Conversation]:
         folder = self.data or self.folder / "data"
-        if self.data is None and not (folder / LINES).exists():
-            request = DataRequest(
-                folder, Split.TRAIN, self.recipe.data["train"], self.recipe.seed, self.recipe.data["workers"]
-            )
-            make_dataset(request, lambda done, whole: self.show("data", done, whole))
-        return list(read_dataset(folder))
+        with parallel.one_after_the_first():
+            if self.data is None and not (folder / LINES).exists():
+                request = DataRequest(
+                    folder, Split.TRAIN, self.recipe.data["train"], self.recipe.seed, self.recipe.data["workers"]
+                )
+                make_dataset(request, lambda done, whole: self.show("data", done, whole))
+            return list(read_dataset(folder))
 
     @cached_property
     def answers(self) -> list[Answer]:
         spoken = [
             (m.text, m.audio) for c in self.conversations for m in c.messages if m.role == "assistant" and m.audio
         ]
-        return prepare_answers(
-            [(text or "", path) for text, path in spoken], self.folder / "answers.pt",
-            lambda done, whole: self.show("answers", done, whole),
-        )  # fmt: skip
+        with parallel.one_after_the_first():
+            return prepare_answers(
+                [(text or "", path) for text, path in spoken], self.folder / "answers.pt",
+                lambda done, whole: self.show("answers", done, whole),
+            )  # fmt: skip
 
     @cached_property
     def questions(self) -> QuestionStore:
         paths = dict.fromkeys(m.audio for c in self.conversations for m in c.messages if m.role == "user" and m.audio)
-        return QuestionStore(
-            list(paths), self.folder / "questions", 128, lambda done, whole: self.show("questions", done, whole)
-        )
+        num_mels = read_chat_config(self.configs).audio.num_mels
+        with parallel.one_after_the_first():
+            return QuestionStore(
+                list(paths), self.folder / "questions", num_mels,
+                lambda done, whole: self.show("questions", done, whole),
+            )  # fmt: skip
 
     @cached_property
     def configs(self) -> Path:
         """The checkpoint's folder so far: configuration files and the text tokenizer."""
         folder = self.folder / "configs"
-        if not (folder / "config.json").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text_tokenizer(folder, self._all_texts(), int(self.recipe.shapes["text_tokenizer"]["vocabulary"]))
-            write_configs(folder, self.recipe.shapes)
+        with parallel.one_after_the_first():
+            if not (folder / "config.json").exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                write_text_tokenizer(folder, self._all_texts(), int(self.recipe.shapes["text_tokenizer"]["vocabulary"]))
+                write_configs(folder, self.recipe.shapes)
         return folder
 
     def _all_texts(self) -> Iterator[str]:
@@ -113,19 +139,19 @@ class Run:
     @cached_property
     def speech_ids(self) -> list[Tensor]:
         """The trained tokenizer's ids of every answer, [n] int64."""
-        path = self.folder / "speech_ids.pt"
-        if path.exists():
-            kept: dict[str, Tensor] = torch.load(path, weights_only=True)
-            if all(answer.text in kept for answer in self.answers):
-                return [kept[answer.text].long() for answer in self.answers]
-        tokenizer = self.trained_tokenizer().tokenizer
-        ids = []
-        with torch.inference_mode():
-            for i, answer in enumerate(self.answers):
-                ids.append(tokenizer(answer.heard[None].float())[0])
-                self.show("speech ids", i + 1, len(self.answers))
-        torch.save({a.text: row.short() for a, row in zip(self.answers, ids, strict=True)}, path)
-        return [row.clone() for row in ids]
+        return self.ids_of(self.answers, self.folder / "speech_ids.pt")
+
+    def ids_of(self, answers: list[Answer], cache: Path) -> list[Tensor]:
+        """The trained tokenizer's ids of some answers, kept in a file."""
+        device = self.recipe.compute.torch_device()
+        tokenizer = self.trained_tokenizer().tokenizer.to(device)
+        with parallel.one_after_the_first():
+            return cached_ids(
+                [answer.text for answer in answers],
+                lambda i: tokenizer(answers[i].heard[None].to(device).float())[0],
+                cache,
+                lambda done, whole: self.show("speech ids", done, whole),
+            )
 
     # -- trained modules
 
@@ -135,8 +161,12 @@ class Run:
         return module
 
     def trained_chat(self, stage: str) -> ChatModel:
-        module = self._new_chat()
-        load_trained(self.folder / stage, module)
+        return self.chat_from(self.folder / stage)
+
+    def chat_from(self, folder: Path) -> ChatModel:
+        """The chat model that a stage has left in a folder."""
+        module = self.new_chat()
+        load_trained(folder, module)
         return module
 
     def _new_tokenizer(self) -> TokenizerTraining:
@@ -146,7 +176,7 @@ class Run:
         keep_absent_zero(module.tokenizer, speech_tokenizer_layout(config))
         return module
 
-    def _new_chat(self) -> ChatModel:
+    def new_chat(self) -> ChatModel:
         module = ChatModel(read_chat_config(self.configs))
         initialize_chat(module)
         keep_absent_zero(module, chat_layout(module.config))
@@ -180,51 +210,67 @@ class Run:
         return PitchStage(self.new_vocoder().source.pitch, self.answers, size, frames)
 
     def _encoder(self) -> Stage:
-        model, maker = self.trained_chat("text"), self._text_maker
+        model, maker = self.base(), self._text_maker
         messages = (m for c in self.conversations for m in c.messages if m.role == "user")
         spoken = [Spoken(m.text, tuple(maker.question_ids(m.text)), m.audio) for m in messages if m.audio and m.text]
         size = self.recipe.schedules["encoder"].batch_size
         return EncoderStage(EncoderTraining(model), model, maker.pause_id, self.questions, spoken, size)
 
     def _text(self) -> Stage:
-        model, share = self._new_chat(), self.recipe.extras["text"]["facts_share"]
+        model, share = self.new_chat(), self.recipe.extras["text"]["facts_share"]
         train_only(model, "backbone")
         size = self.recipe.schedules["text"].batch_size
-        return ChatStage("text", model, None, lambda draw: [self._text_sample(draw, share) for _ in range(size)])
+        return ChatStage(
+            "text", model, None, lambda draw: [self._text_sample(draw, share) for _ in range(size)],
+            recompute=self.recipe.compute.gradient_checkpointing,
+        )  # fmt: skip
+
+    def base(self) -> ChatModel:
+        """M0: the text model that is taught to hear and speak."""
+        return self.trained_chat("text")
+
+    def before_alignment(self) -> ChatModel:
+        """M0 with an audio encoder that writes what it reads."""
+        model = self.base()
+        load_trained(self.folder / "encoder", EncoderTraining(model))
+        return model
 
     def _alignment(self) -> Stage:
-        model = self.trained_chat("text")
-        load_trained(self.folder / "encoder", EncoderTraining(model))
+        model = self.before_alignment()
         train_only(model, "audio_encoder", "grouping", "speech_head")
-        return self._spoken_stage("alignment", model)
+        return self.spoken_stage("alignment", model)
 
     def _cocktail1(self) -> Stage:
         model = self.trained_chat("alignment")
         model.requires_grad_(True)
-        return self._spoken_stage("cocktail1", model)
+        return self.spoken_stage("cocktail1", model)
 
     def _cocktail2(self) -> Stage:
         model = self.trained_chat("cocktail1")
-        merge_backbone(model, self.trained_chat("text"), self.recipe.alpha)
+        merge_backbone(model, self.base(), self.recipe.alpha)
         model.requires_grad_(True)
-        return self._spoken_stage("cocktail2", model)
+        return self.spoken_stage("cocktail2", model)
 
     # -- samples
 
     @cached_property
+    def speech(self) -> Speech:
+        """What `SampleMaker` takes: the answers' words -> their speech ids."""
+        return {answer.text: ids for answer, ids in zip(self.answers, self.speech_ids, strict=True)}
+
+    @cached_property
     def _maker(self) -> SampleMaker:
-        config = read_chat_config(self.configs)
-        speech = (
-            {}
-            if not (self.folder / "tokenizer").exists()
-            else {answer.text: ids for answer, ids in zip(self.answers, self.speech_ids, strict=True)}
-        )
-        return SampleMaker(Prompter(self.configs / "tokenizer.json", None, config), config, speech)
+        return self.maker(self.speech)
 
     @cached_property
     def _text_maker(self) -> SampleMaker:
-        config = read_chat_config(self.configs)
-        return SampleMaker(Prompter(self.configs / "tokenizer.json", None, config), config, {})
+        return self.maker({})
+
+    def maker(self, speech: Speech) -> SampleMaker:
+        """Samples for this run's model."""
+        config, template = read_chat_config(self.configs), self.configs / "chat_template.jinja"
+        prompter = Prompter(self.configs / "tokenizer.json", template if template.exists() else None, config)
+        return SampleMaker(prompter, config, speech)
 
     def _text_sample(self, draw: torch.Generator, facts_share: float) -> Sample:
         seed = int(torch.randint(2**40, (1,), generator=draw))
@@ -241,9 +287,10 @@ class Run:
         as_heard = float(torch.rand((), generator=draw)) < HEARD_SHARE
         return self._text_maker.as_heard(sample, draw) if as_heard else sample
 
-    def _spoken_stage(self, name: str, model: ChatModel) -> Stage:
+    def spoken_stage(self, name: str, model: ChatModel) -> Stage:
+        """Conversations as the recipe mixes them; a message without audio is read, an answer without it is written."""
         tie(model)
-        conversations, size = self.conversations, self.recipe.schedules[name].batch_size
+        conversations, size, maker = self.conversations, self.recipe.schedules[name].batch_size, self._maker
         kinds, weights = zip(*self.recipe.mix.items(), strict=True)
 
         def draw_batch(draw: torch.Generator) -> list[Sample]:
@@ -253,11 +300,11 @@ class Run:
                 conversation = chance.choice(conversations)
                 asked, _, answered = kind.partition("_to_")
                 turn = chance.randrange(num_answers(conversation))
-                sample = self._maker.make(conversation, turn, asked == "speech", answered == "speech")
+                sample = maker.make(conversation, turn, asked == "speech", answered == "speech")
                 batch.append(sample if asked == "speech" else self._sometimes_as_heard(sample, draw))
             return batch
 
-        return ChatStage(name, model, self.questions, draw_batch)
+        return ChatStage(name, model, self.questions, draw_batch, recompute=self.recipe.compute.gradient_checkpointing)
 
 
 def written(turns: tuple[Turn, ...]) -> Conversation:
@@ -282,18 +329,15 @@ def merge_backbone(model: ChatModel, base: ChatModel, alpha: float) -> None:
     model.backbone.load_state_dict({name: alpha * ours[name] + (1 - alpha) * theirs[name] for name in ours})
 
 
-def run_recipe(run: Run, stages: tuple[str, ...] = STAGES) -> None:
-    """Trains the stages in order; each goes on from its last checkpoint.
+def run_recipe(run: Run, stages: tuple[str, ...] = ()) -> None:
+    """Trains the stages in order, all if none is named; each goes on from its last checkpoint.
 
     Raises:
         RequestError: a stage is unknown.
     """
-    unknown = [stage for stage in stages if stage not in STAGES]
+    unknown = [stage for stage in stages if stage not in run.stages]
     if unknown:
-        raise RequestError(f"stage {unknown[0]!r} is none of {', '.join(STAGES)}")
-    parallel.start()
-    try:
-        for stage in stages:
+        raise RequestError(f"stage {unknown[0]!r} is none of {', '.join(run.stages)}")
+    with parallel.processes():
+        for stage in stages or run.stages:
             run.train(stage)
-    finally:
-        parallel.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from .intent import MARK
 IGNORED = -100
 PAUSE_SHARES = torch.tensor([0.45, 0.35, 0.15, 0.05])  # of 0, 1, 2, 3 rows after an id
 REPEATED_SHARE = 0.15
+Speech = Mapping[str, Tensor]  # the path of an answer's WAV, or the words that one voice always says alike -> ids [n]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,7 @@ class Sample:
 class SampleMaker:
     """Turns conversations into samples with the prompts of the runtime itself."""
 
-    def __init__(self, prompter: Prompter, config: ChatConfig, speech: dict[str, Tensor]) -> None:
-        """`speech`: an answer's spoken words -> its speech ids [n]."""
+    def __init__(self, prompter: Prompter, config: ChatConfig, speech: Speech) -> None:
         self._prompter, self._config, self._speech = prompter, config, speech
 
     def make(self, conversation: Conversation, turn: int, spoken_question: bool, spoken_answer: bool) -> Sample:
@@ -52,25 +52,29 @@ class SampleMaker:
             conversation: its messages up to that answer are used.
             turn: 0 is the first answer.
             spoken_question: the user's messages are heard where they have audio, else read.
-            spoken_answer: with speech, under the system prompt for it.
+            spoken_answer: with speech where it is known, under the system prompt for it.
         """
         turns = [m for m in conversation.messages if m.role != "system"]
+        answer = turns[2 * turn + 1]
+        speech = self._speech_of(answer) if spoken_answer else None
         system = next((m.text for m in conversation.messages if m.role == "system"), None)
-        default = SPEECH_SYSTEM_PROMPT if spoken_answer else TEXT_SYSTEM_PROMPT
+        default = TEXT_SYSTEM_PROMPT if speech is None else SPEECH_SYSTEM_PROMPT
         messages, audios = [Message("system", system or default)], []
         for message in turns[: 2 * turn + 1]:
-            heard = message.role == "user" and message.audio is not None and spoken_question
+            heard = message.role == "user" and message.audio is not None and (spoken_question or message.text is None)
             if heard:
                 assert message.audio is not None
                 audios.append(message.audio)
             messages.append(self._message(message, heard))
         prompt = torch.from_numpy(self._prompter.encode(messages))
-        answer = turns[2 * turn + 1]
         assert answer.text is not None
         words, call = self._ids(answer.text), self._ids(_markup(answer)) if answer.tool_call else []
-        if not spoken_answer:
+        if speech is None:
             return Sample(prompt, tuple(audios), torch.tensor([*call, *words, self._end]), None, None)
-        return Sample(prompt, tuple(audios), *self._spoken(call, words, self._speech[answer.text].tolist()))
+        return Sample(prompt, tuple(audios), *self._spoken(call, words, speech.tolist()))
+
+    def _speech_of(self, answer: SpokenMessage) -> Tensor | None:
+        return self._speech.get(str(answer.audio), self._speech.get(answer.text or ""))
 
     @property
     def _end(self) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model.config import SpeechTokenizerConfig
 from ..model.speech_tokenizer import NUM_DIGITS, TANH_SCALE, SpeechTokenizer, TokenizerBlock
 from .answers import FRAMES_PER_TOKEN, Answer
-from .batches import EqualLengthBatches
+from .batches import EqualLengthBatches, stacked
+from .compute import device_of, full_precision
+from .ctc import NUM_LETTER_CLASSES, ctc_loss, spell
+from .loop import Figures
 
-LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # CTC's blank is 0, so a letter is its place + 1
 MEL_FLOOR = -8.0  # quieter is silence all the same
 CTC_WEIGHT = 0.1
 MEL_MEAN = -4.6  # of answers, natural log
@@ -28,18 +29,18 @@ class TokenizerTraining(nn.Module):
         self.input = nn.Linear(NUM_DIGITS, d)
         self.blocks = nn.ModuleList(TokenizerBlock(config) for _ in range(decoder_layers))
         self.mel = nn.Linear(d, FRAMES_PER_TOKEN * num_mels)
-        self.letters = nn.Linear(d, len(LETTERS) + 1)
+        self.letters = nn.Linear(d, NUM_LETTER_CLASSES)
 
     def forward(self, heard: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mel [B, 128, 4 n] -> mel frames [B, 80, 2 n] and log-probabilities of letters [n, B, letters + 1]."""
+        """Log-mel [B, 128, 4 n] -> mel frames [B, 80, 2 n] and scores of letters [B, n, letters + 1]."""
         soft = torch.tanh(self.tokenizer.project_down(self.tokenizer.hidden(heard))) * TANH_SCALE
         digits = soft + (soft.round() - soft).detach()  # rounded forward, straight through backward
         x = self.input(digits)
-        angles = torch.arange(x.shape[1]).unsqueeze(1) * self.tokenizer.rotary_frequencies
+        angles = torch.arange(x.shape[1], device=x.device).unsqueeze(1) * self.tokenizer.rotary_frequencies
         for block in self.blocks:
             x = block(x, angles.cos(), angles.sin())
         mel = self.mel(x).unflatten(2, (FRAMES_PER_TOKEN, -1)).flatten(1, 2).transpose(1, 2)
-        return mel, self.letters(x).log_softmax(-1).transpose(0, 1)
+        return mel, self.letters(x)
 
 
 class TokenizerStage:
@@ -52,22 +53,15 @@ class TokenizerStage:
         self._answers, self._batch_size = answers, batch_size
         self._batches = EqualLengthBatches([answer.num_tokens for answer in answers])
 
-    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
+        device = device_of(self.module)
         batch = [self._answers[i] for i in self._batches.draw(self._batch_size, draw)]
-        mel, letters = self.module(torch.stack([answer.heard for answer in batch]).float())
-        wanted = torch.stack([answer.mel for answer in batch]).float()
-        distance = (mel.clamp(min=MEL_FLOOR) - wanted.clamp(min=MEL_FLOOR)).abs().mean()
-        spelled = [spell(answer.text) for answer in batch]
-        ctc = F.ctc_loss(
-            letters, torch.cat(spelled), torch.full((len(batch),), letters.shape[0]),
-            torch.tensor([len(word) for word in spelled]), zero_infinity=True,
-        )  # fmt: skip
-        return distance + CTC_WEIGHT * ctc, {"mel": float(distance.detach()), "ctc": float(ctc.detach())}
-
-
-def spell(text: str) -> Tensor:
-    """A text's letters as CTC labels; other signs are left out."""
-    return torch.tensor([LETTERS.index(char) + 1 for char in text.lower() if char in LETTERS])
+        mel, letters = self.module(stacked([answer.heard for answer in batch]).to(device))
+        wanted = stacked([answer.mel for answer in batch]).to(device)
+        with full_precision(device):
+            distance = (mel.float().clamp(min=MEL_FLOOR) - wanted.clamp(min=MEL_FLOOR)).abs().mean()
+            ctc = ctc_loss(list(letters), [spell(answer.text) for answer in batch])
+        return distance + CTC_WEIGHT * ctc, {"mel": distance.detach(), "ctc": ctc.detach()}
 
 
 def initialize(module: TokenizerTraining) -> None:

@@ -9,6 +9,9 @@ from ..model.geometry import F0_KERNELS
 from ..model.noise import vocoder_noise
 from ..model.vocoder import PitchConv, PitchPredictor, Vocoder
 from .answers import Answer
+from .batches import stacked
+from .compute import device_of, full_precision
+from .loop import Figures
 from .speak import ANSWER_PITCH_HZ
 
 STFT_SIZES = (2048, 1024, 512, 256)
@@ -40,21 +43,29 @@ class VocoderStage:
         self._hop = module.config.samples_per_frame
         self._noise = torch.from_numpy(vocoder_noise(256 * self._hop, module.config.num_harmonics + 1))
 
-    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
+        device = device_of(self.module)
         mel, wave, voiced = self._crops(draw)
         jitter = torch.randn(len(mel), 1, generator=draw) * PITCH_JITTER_HZ
         sounding = voiced & (torch.rand(len(mel), 1, generator=draw) >= PITCH_DROPOUT)
         start = int(torch.randint(256 - self._frames, (1,), generator=draw)) * self._hop
         noise = self._noise[:, start : start + self._frames * self._hop].expand(len(mel), -1, -1)
-        source = self.module.source.excitation((ANSWER_PITCH_HZ + jitter) * sounding, noise)
-        made = self.module.decoder(mel, source)
+        mel, wave, voiced = mel.to(device), wave.to(device), voiced.to(device)
+        pitch, decoder = ((ANSWER_PITCH_HZ + jitter) * sounding).to(device), self.module.decoder
+        with full_precision(device):
+            spectrum = decoder.analyze(self.module.source.excitation(pitch, noise.to(device)))
+        predicted = decoder.predict(mel, spectrum)
+        with full_precision(device):
+            return self._distance(decoder.synthesize(predicted.float()), wave, voiced)
+
+    def _distance(self, made: Tensor, wave: Tensor, voiced: Tensor) -> tuple[Tensor, Figures]:
         kept = slice(CONTEXT_FRAMES * self._hop, (self._frames - self.module.config.look_right) * self._hop)
         made, wave = made[:, kept], wave[:, kept]
         spectral = multi_resolution_stft(made, wave)
         weight = voiced.repeat_interleave(self._hop, dim=1)[:, kept]
         distance = ((made - wave).abs() * weight).sum() / ((wave.abs() * weight).sum() + 1.0)
         total = spectral + self._wave_weight * distance
-        return total, {"spectral": float(spectral.detach()), "wave": float(distance.detach())}
+        return total, {"spectral": spectral.detach(), "wave": distance.detach()}
 
     def _crops(self, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         picks = torch.multinomial(self._weights, self._batch_size, replacement=True, generator=draw)
@@ -66,14 +77,14 @@ class VocoderStage:
             mels.append(answer.mel[:, start:stop])
             waves.append(answer.pcm[start * self._hop : stop * self._hop])
             voiced.append(answer.voiced[start:stop])
-        return torch.stack(mels).float(), torch.stack(waves).float() / 32768, torch.stack(voiced)
+        return stacked(mels), stacked(waves) / 32768, torch.stack(voiced)
 
 
 def multi_resolution_stft(made: Tensor, wanted: Tensor) -> Tensor:
     """Mean over sizes of spectral convergence plus the mean distance of log magnitudes; [B, N] each."""
-    total = torch.zeros(())
+    total = torch.zeros((), device=made.device)
     for size in STFT_SIZES:
-        window = torch.hann_window(size)
+        window = torch.hann_window(size, device=made.device)
         a, b = (
             torch.stft(x, size, size // 4, window=window, return_complex=True).abs().clamp(min=STFT_FLOOR)
             for x in (made, wanted)
@@ -92,18 +103,19 @@ class PitchStage:
         self._frames, self._batch_size = frames, batch_size
         self._answers = [answer for answer in answers if answer.mel.shape[1] >= frames]
 
-    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
+        device = device_of(self.module)
         picks = torch.randint(len(self._answers), (self._batch_size,), generator=draw).tolist()
         starts = [
             int(torch.randint(self._answers[i].mel.shape[1] - self._frames + 1, (1,), generator=draw)) for i in picks
         ]
         crops = [(self._answers[i], slice(s, s + self._frames)) for i, s in zip(picks, starts, strict=True)]
-        mel = torch.stack([answer.mel[:, span] for answer, span in crops]).float()
-        wanted = torch.stack([answer.voiced[span] for answer, span in crops]).float() * ANSWER_PITCH_HZ
+        mel = stacked([answer.mel[:, span] for answer, span in crops]).to(device)
+        wanted = stacked([answer.voiced[span] for answer, span in crops]).to(device) * ANSWER_PITCH_HZ
         inner = slice(sum(F0_KERNELS[1:]) - len(F0_KERNELS) + 1, self._frames - F0_KERNELS[0] + 1)
         error = (self.module(mel)[:, inner].float() - wanted[:, inner]).abs()
         wrong = (error > ANSWER_PITCH_HZ / 2).float().mean()
-        return error.mean() / ANSWER_PITCH_HZ, {"wrong": float(wrong)}
+        return error.mean() / ANSWER_PITCH_HZ, {"wrong": wrong}
 
 
 def initialize_vocoder(module: Vocoder) -> None:

@@ -126,4 +126,4 @@ def keep_absent_zero(module: nn.Module, layout: Layout) -> None:
         mask = weight.combine(kept)
         with torch.no_grad():
             parameter.mul_(mask)
-        parameter.register_hook(lambda gradient, mask=mask: gradient * mask)
+        parameter.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -10,27 +11,10 @@ import pytest
 import torch
 from facrt.errors import FacrtError, RequestError
 from facrt.train import loop
+from facrt.train.compute import Compute
 from facrt.train.loop import Schedule, is_finished, load_trained, run_stage
+from line_stage import SCHEDULE, Line
 from torch import Tensor, nn
-
-
-class Line:
-    """A straight line to learn, with chance from both generators."""
-
-    name = "line"
-
-    def __init__(self, fault: float | None = None, at: frozenset[int] = frozenset()) -> None:
-        torch.manual_seed(5)
-        self.module: nn.Module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.2), nn.Linear(4, 1))
-        self._fault, self._at = fault, at
-
-    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        x = torch.randn(8, 3, generator=draw)
-        error = (self.module(x).squeeze(1) - x.sum(1)).square().mean()
-        return (error * self._fault if step in self._at and self._fault is not None else error), {"rows": 8.0}
-
-
-SCHEDULE = Schedule(steps=40, batch_size=8, lr=1e-2, final_lr=1e-3, warmup=4, ema=0.9)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -116,3 +100,58 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
     with pytest.raises(FacrtError, match="remove it"):
         run_stage(Line(), SCHEDULE, 3, tmp_path)
+
+
+class Twice(Line):
+    """Two batches as one."""
+
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        first, second = (super(Twice, self).loss(step, draw)[0] for _ in range(2))
+        return (first + second) / 2, {}
+
+
+def test_micro_batches_are_averaged(tmp_path: Path) -> None:
+    run_stage(Twice(), SCHEDULE, 3, tmp_path / "whole")
+    run_stage(Line(), SCHEDULE, 3, tmp_path / "micro", compute=Compute(device="cpu", accumulate=2))
+    run_stage(Line(), SCHEDULE, 3, tmp_path / "one")
+    whole, micro = weights(tmp_path / "whole"), weights(tmp_path / "micro")
+    for name in whole:
+        torch.testing.assert_close(micro[name], whole[name], rtol=1e-4, atol=1e-5)
+    assert not same(tmp_path / "one", tmp_path / "micro")
+
+
+class Constant(Line):
+    """Nothing of the module has a part in the loss."""
+
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return torch.ones(()), {}
+
+
+def test_a_batch_that_teaches_nothing_changes_nothing(tmp_path: Path) -> None:
+    run_stage(Constant(), Schedule(steps=3, batch_size=8, lr=1e-2, final_lr=1e-3, warmup=1), 3, tmp_path)
+    untouched = Line().module.state_dict()
+    assert all(torch.equal(value, untouched[name]) for name, value in weights(tmp_path).items())
+
+
+def test_long_checkpoints_are_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long writing takes, at most a tenth of the time goes there."""
+    clock = [0.0]
+    saves: list[float] = []
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+
+    class Ticking(Line):
+        def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            clock[0] += 10
+            return super().loss(step, draw)
+
+    def save(*_: object) -> None:
+        saves.append(clock[0])
+        clock[0] += 30
+
+    monkeypatch.setattr(loop, "_save", save)
+    schedule = Schedule(steps=200, batch_size=8, lr=1e-2, final_lr=1e-3, warmup=1)
+    run_stage(Ticking(), schedule, 3, tmp_path)
+    assert saves[0] == 50, "the first one comes after 40 s"
+    gaps = [later - earlier - 30 for earlier, later in itertools.pairwise(saves[:-1])]
+    assert gaps
+    assert set(gaps) == {310}

@@ -26,6 +26,11 @@ def test_the_shipped_recipe() -> None:
         ("wave_weight = 1.0", "wave_weight = 1.0\nwidth = 3", "stages.vocoder.width is unknown"),
         ("[mix]", "[mixture]", "mix is missing; mixture is unknown"),
         ("seed = 1", "seed = ", "is no TOML"),
+        ("seed = 1", "seed = 1\n[compute]\ndevice = 'gpu'\naccumulate = 0", "'gpu'; auto, cpu, cuda .*; 1 or more"),
+        ("seed = 1", "seed = 1\n[compute]\ndtype = 'fp16'", "'fp16'; fp32, bf16 are allowed"),
+        ("seed = 1", "seed = 1\n[compute]\ngradient_checkpointing = 1", "true or false"),
+        ("seed = 1", "seed = 1\n[compute]\nprecision = 'bf16'", "compute.precision is unknown"),
+        ("seed = 1", "compute = 3\nseed = 1", "compute is no table"),
     ],
 )
 def test_faults(tmp_path: Path, old: str, new: str, complaint: str) -> None:
