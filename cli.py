@@ -394,10 +394,19 @@ def train_merge(
 
 @train.command("run")
 def train_run(
-    out: Annotated[Path, typer.Option(help="The run's folder: data, checkpoints, logs, and at last nano/.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The run's folder: data, checkpoints, logs, at last nano/ (with --from: checkpoint/)."),
+    ],
     recipe: Annotated[str, typer.Option(help="A recipe that ships with facrt, or a TOML file.")] = "nano",
     stages: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage; may be repeated.")] = None,
     data: Annotated[Path | None, typer.Option(help="A dataset folder instead of the generator's.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A chat checkpoint to train further; its recipe is 8b or alike.")
+    ] = None,
+    speech_tokenizer: Annotated[
+        Path | None, typer.Option(help="The S3 tokenizer's folder. Default: s3tokenizer in that checkpoint.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
     json_: Json = False,
 ) -> None:
@@ -407,23 +416,25 @@ def train_run(
     try:
         import torch
 
-        from .train.pack import pack
-        from .train.recipe import STAGES, read_recipe
-        from .train.run import Run, run_recipe
+        from .train import parallel
+        from .train.continued import open_run, write_result
+        from .train.recipe import read_recipe
+        from .train.run import run_recipe
     except ModuleNotFoundError as error:
         raise RequestError(f"{error.name} is not installed; training needs: pip install 'facrt[train]'") from None
     if threads is not None:
         if threads < 1:
             raise RequestError(f"--threads is {threads}; 1 or more is needed")
         torch.set_num_threads(threads)
-    chosen = tuple(stages or STAGES)
-    with stage_progress() as show:
-        run_ = Run(read_recipe(recipe), out, data, show)
+    with stage_progress() as show, parallel.processes():
+        is_first = not parallel.rank()
+        run_ = open_run(read_recipe(recipe), out, data, source, speech_tokenizer, show if is_first else lambda *_: None)
+        chosen = tuple(stages or run_.stages)
         run_recipe(run_, chosen)
-        size = pack(run_, STAGES[-1], out / "nano") if chosen == STAGES else 0
+        made, size = write_result(run_) if is_first and chosen == run_.stages else (out, 0)
     if size:
-        say(f"{out / 'nano'}: {size / 2**20:.1f} MiB; facrt export {out / 'nano'} --out bundle/")
-    if json_:
+        say(f"{made}: {size / 2**20:.1f} MiB; facrt export {made} --out bundle/")
+    if json_ and is_first:
         _print_json({"run": str(out), "stages": list(chosen), "checkpoint_bytes": size})
 
 

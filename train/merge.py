@@ -69,9 +69,9 @@ def merge(
     total = sum(entry.size_bytes for entry in entries)
     written = 0
     with staged(out, total) as staging:
-        _copy_rest(folder_a, source_a, staging)
+        copy_rest(folder_a, source_a, staging)
         shards = _shards(entries, shard_bytes)
-        for path, shard in zip(_shard_paths(staging, len(shards)), shards, strict=True):
+        for path, shard in zip(shard_paths(staging, len(shards)), shards, strict=True):
             with path.open("wb") as file:
                 _write_header(file, shard)
                 for entry in shard:
@@ -140,7 +140,8 @@ def _shards(entries: list[_Entry], shard_bytes: int) -> list[list[_Entry]]:
     return [sorted(shard, key=lambda entry: (-DTYPES[entry.dtype].itemsize, entry.name)) for shard in shards]
 
 
-def _shard_paths(folder: Path, count: int) -> list[Path]:
+def shard_paths(folder: Path, count: int) -> list[Path]:
+    """The names that so many shards of one checkpoint have."""
     if count == 1:
         return [folder / "model.safetensors"]
     return [folder / f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
@@ -166,13 +167,14 @@ def _write_tensor(file: BinaryIO, tensor: Tensor) -> int:
 
 
 def _write_index(folder: Path, shards: list[list[_Entry]], total: int) -> None:
-    paths = _shard_paths(folder, len(shards))
+    paths = shard_paths(folder, len(shards))
     weight_map = {entry.name: path.name for path, shard in zip(paths, shards, strict=True) for entry in shard}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
-def _copy_rest(folder: Path, source: SafetensorsSource, staging: Path) -> None:
+def copy_rest(folder: Path, source: SafetensorsSource, staging: Path) -> None:
+    """Copies all of a checkpoint folder but its weights."""
     weights = {INDEX, "model.safetensors", *(path.name for path in source.files)}
 
     def ignored(where: str, names: list[str]) -> set[str]:

@@ -42,5 +42,5 @@ def test_faults(tmp_path: Path, old: str, new: str, complaint: str) -> None:
 
 
 def test_a_missing_recipe_lists_those_there(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="one of nano"):
+    with pytest.raises(RequestError, match="one of 8b, nano"):
         read_recipe(tmp_path / "nowhere.toml")
