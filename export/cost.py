@@ -53,9 +53,10 @@ def measure_cost(
         questions: 16 kHz mono samples each.
 
     Returns:
-        "components": name -> scheme, bytes, compression against float32; "layers": rows of component, layer,
-        sqnr_db; "text_agreement", "speech_agreement": shares of equal argmax under teacher forcing, with the counts;
-        "mel_l1": nats; "mel_relative"; "spectral_distance_db" of the waveforms.
+        "components": name -> scheme, bytes, bytes per weight, compression against float32; "layers": rows of component,
+        layer, sqnr_db, for the components that are stored as integers; "text_agreement", "speech_agreement": shares of
+        equal argmax under teacher forcing, with their counts; with a detokenizer "mel_l1" [nats], "mel_relative" and
+        "spectral_distance_db" of the waveforms.
     """
     with torch.inference_mode():
         forced = [_teach(engine, chat, pcm) for pcm in questions]
@@ -206,6 +207,8 @@ def _reference_layers(module: nn.Module, run: Callable[[], object]) -> list[Tens
 
 
 def _compare(engine: Engine, component: str, inputs: Sequence[Tensor], seen: Sequence[Tensor]) -> list[dict[str, Any]]:
+    if not SCHEMES[engine.bundle.manifest.recipe[component]].quantize:
+        return []
     found = run_with_layers(engine.bundle, component, [x.numpy() for x in inputs])
     rows = []
     for i, (a, b) in enumerate(zip(found, seen, strict=True)):
@@ -217,7 +220,7 @@ def _compare(engine: Engine, component: str, inputs: Sequence[Tensor], seen: Seq
 
 
 def run_with_layers(bundle: Bundle, component: str, inputs: Sequence[NDArray]) -> list[NDArray]:
-    """Runs a component's graph from empty caches; returns what each of its layers puts out."""
+    """Runs the graph of a quantized component from empty caches; returns what each of its layers puts out."""
     path = bundle.graph_path(component)
     model = onnx.load(path, load_external_data=False)
     names = list(_layer_outputs(model.graph, LAST_LINEAR[component]))
@@ -263,6 +266,7 @@ def _sound(engine: Engine, folder: Path, codes: list[int]) -> tuple[dict[str, An
     flow, vocoder = checkpoint.load_flow(folder), checkpoint.load_vocoder(folder)
     detokenizer = engine.detokenizer
     assert detokenizer is not None
+    codes = [code for code in codes if code < flow.config.vocab_size]
     if len(codes) < FLOW_TOKENS:
         generator = torch.Generator().manual_seed(0)
         codes = torch.randint(0, flow.config.vocab_size, (FLOW_TOKENS,), generator=generator).tolist()
