@@ -78,7 +78,9 @@ void products_agree(const Kernels& kernels) {
         CHECK(difference <= 1e-12 * total);
         for (std::size_t num_rows = 1; num_rows < most_rows; ++num_rows) {
             const std::vector<float> part = product(kernels, format, tile, rows, num_rows);
-            CHECK(std::memcmp(part.data(), whole.data(), part.size() * sizeof(float)) == 0);
+            const bool same_bits = std::memcmp(part.data(), whole.data(), part.size() * sizeof(float)) == 0;
+            if (!same_bits) std::cerr << kernels.name << " " << facrt::name_of(format) << " " << num_rows << " rows\n";
+            CHECK(same_bits);
         }
     }
 }
