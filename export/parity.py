@@ -231,7 +231,8 @@ def _compare_detokenizer(engine: Engine, folder: Path, rows: list[Row]) -> None:
     for part in halves:
         position = torch.tensor([part.start])
         inputs = [v[:, :, part].contiguous() if v.ndim == 3 else v for v in given]
-        velocity, *new = flow.estimator.step(*inputs, position, states)
+        noised, means, times, voice, known = inputs
+        velocity, *new = flow.estimator.step(noised, means, times, voice, known, position, states)
         found, *_ = detokenizer.estimator(*(v.numpy() for v in (*inputs, position, *states)))
         _row(engine, rows, "flow_estimator", "flow_estimator", found, velocity)
         states = new

@@ -84,7 +84,7 @@ class VocoderSource(nn.Module):
     def excitation(self, f0: Tensor, noise: Tensor) -> Tensor:
         """The source of a given pitch: f0 [B, F] Hz, noise [B, F * samples_per_frame, H] -> [B, 1, F * ...]."""
         phase = f0.new_zeros(f0.shape[0], 1, self.config.num_harmonics + 1, dtype=torch.float64)
-        return self._excitation(f0, noise, phase, torch.tensor(0))[0]
+        return self._excitation(f0, noise, phase, torch.tensor(0, device=f0.device))[0]
 
     def step(self, mel: Tensor, noise: Tensor, phase: Tensor, num_context: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` for a piece of an utterance.
@@ -118,7 +118,7 @@ class VocoderSource(nn.Module):
         """[1, F, 1] Hz -> turns per sample, summed over frames: [1, F, num_harmonics + 1]."""
         turns = f0 * self.harmonics / self.config.sample_rate  # per sample
         turns = turns - turns.floor()
-        turns = turns * (torch.arange(f0.shape[1]) >= num_context).float()[:, None]
+        turns = turns * (torch.arange(f0.shape[1], device=f0.device) >= num_context).float()[:, None]
         # torch's float32 cumsum accumulates in double on the CPU
         return torch.cat([phase, turns.double()], dim=1).cumsum(1)[:, 1:]
 

@@ -22,8 +22,9 @@ def ctc_loss(scores: Sequence[Tensor], labels: Sequence[Tensor], blank: int = 0)
     """
     rows = nn.utils.rnn.pad_sequence([row.float() for row in scores])
     return F.ctc_loss(
-        rows.log_softmax(-1), torch.cat(list(labels)).to(rows.device), tuple(len(row) for row in scores),
-        tuple(len(word) for word in labels), blank=blank, zero_infinity=True,
+        rows.log_softmax(-1), torch.cat(list(labels)).to(rows.device),
+        tuple(len(row) for row in scores), tuple(len(word) for word in labels),  # type: ignore[arg-type]
+        blank=blank, zero_infinity=True,
     )  # fmt: skip
 
 
