@@ -1,16 +1,20 @@
-# make demo: install, export, answer a spoken question.  make test: install and run every test.
+# make demo: install, export, answer three spoken questions.  make test: install and run every test.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard 2>/dev/null -- '*.py' '*.pyi' '*.cpp' '*.hpp' '*.c' '*.h' '*.map' '*.txt' '*.cmake' '*.in' pyproject.toml | grep -v '^tests/'))
-QUESTION := docs/question.wav
 
 .PHONY: demo test test-cpp test-aarch64 lint clean
 
 demo: out/demo/bundle/manifest.json
-	$(BIN)/facrt run out/demo/bundle $(QUESTION) --out out/demo/answer.wav --max-steps 25
-	@echo "The answer is in out/demo/answer.wav"
+	@for question in docs/questions/*.wav; do \
+		name=$$(basename "$$question" .wav); \
+		printf '\n> %s\n' "$$(echo $$name | tr - ' ')"; \
+		$(BIN)/facrt run out/demo/bundle "$$question" --out "out/demo/$$name.wav" --max-steps 60 || exit; \
+		cp "out/demo/$$name.wav" out/demo/answer.wav; \
+	done
+	@printf '\nThe answers are in out/demo/, the last one also as answer.wav\n'
 
 out/demo/bundle/manifest.json: $(VENV)/.export
 	$(BIN)/facrt export nano --out out/demo/bundle

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from facrt.model.checkpoint import chat_layout
 from facrt.model.config_files import read_chat_config
-from facrt.model.nano import FIRST_SPECIAL, SPECIALS, byte_tokenizer
+from facrt.model.random_checkpoint import FIRST_SPECIAL, SPECIALS, byte_tokenizer
 from safetensors.torch import save_file
 
 SHARD_BYTES = 4 << 30

@@ -70,7 +70,8 @@ def main() -> None:
     parser.add_argument("--speech-head", choices=SPEECH_HEADS, default=None)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as folder, checkpoint_folder(options.source) as (source, name):
+    source, name = checkpoint_folder(options.source)
+    with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         export(ExportRequest(str(source), bundle, verify=False))
         engine = load(bundle, num_threads=options.threads, speech_head=options.speech_head)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from torch import nn
 
 from .. import __version__
 from ..errors import CheckpointError, RequestError
-from ..model import checkpoint, nano
+from ..model import checkpoint
 from ..model.backbone import Backbone
 from ..model.components import Component, ModelConfig, components
 from ..model.config_files import (
@@ -47,6 +45,7 @@ from .parity import compare, measure
 from .targets import Target, find_target
 from .trace import DecoderGraph, StepGraph, trace
 
+NANO = Path(__file__).parent.parent / "nano"  # the small trained model that ships with facrt
 EXTERNAL_DATA_BYTES = 256 << 20  # a larger graph keeps its weights in a file beside it, which is memory-mapped
 EXPERTS = ("gate_up", "down")  # parameters of a mixture of experts
 SMALL_BYTES = 256  # tensors up to this stay in the graph
@@ -85,19 +84,19 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
     questions = read_questions(request.calibration)
     if request.native is not None:
         native_head.find_packing(request.native)
-    with checkpoint_folder(request.source) as (source, name):
-        companions = _companions(checkpoint.existing(source), request.detokenizer, request.speech_tokenizer)
-        table = components(_read_config(source, *companions), target.cache)
-        recipe = wish.recipe(table)
-        model = open_model(source, *companions)
-        model = calibrate(model, recipe, questions, progress)
-        with staged(request.out) as folder:
-            manifest = _write(model, table, recipe, target, name, folder, request.native, progress)
+    source, name = checkpoint_folder(request.source)
+    companions = _companions(checkpoint.existing(source), request.detokenizer, request.speech_tokenizer)
+    table = components(_read_config(source, *companions), target.cache)
+    recipe = wish.recipe(table)
+    model = open_model(source, *companions)
+    model = calibrate(model, recipe, questions, progress)
+    with staged(request.out) as folder:
+        manifest = _write(model, table, recipe, target, name, folder, request.native, progress)
+        manifest.write(folder)
+        if request.verify:
+            progress("checking", "parity", 0)
+            manifest = replace(manifest, parity=measure(folder, source, model.detokenizer, model.speech_tokenizer))
             manifest.write(folder)
-            if request.verify:
-                progress("checking", "parity", 0)
-                manifest = replace(manifest, parity=measure(folder, source, model.detokenizer, model.speech_tokenizer))
-                manifest.write(folder)
     return manifest
 
 
@@ -131,28 +130,22 @@ def verify(
     spoken = read_questions(questions)
     bundle = open_bundle(folder)
     manifest = bundle.manifest
-    with checkpoint_folder(source) as (path, _):
-        detokenizer, speech_tokenizer = _companions(path, detokenizer, speech_tokenizer)
-        if read_chat_config(checkpoint.existing(path)) != manifest.model.chat:
-            raise CheckpointError(f"{source} has another configuration than the checkpoint that {folder} came from")
-        keep_detokenizer = detokenizer if manifest.model.flow is not None else None
-        keep_tokenizer = speech_tokenizer if manifest.model.speech_tokenizer is not None else None
-        asked = spoken if is_quantized(bundle) else None
-        report = compare(folder, path, keep_detokenizer, keep_tokenizer, asked)
-        if "skipped" in report:
-            raise RequestError(f"{folder} cannot be verified here: {report['skipped']}")
-        return report
+    path, _ = checkpoint_folder(source)
+    detokenizer, speech_tokenizer = _companions(path, detokenizer, speech_tokenizer)
+    if read_chat_config(checkpoint.existing(path)) != manifest.model.chat:
+        raise CheckpointError(f"{source} has another configuration than the checkpoint that {folder} came from")
+    keep_detokenizer = detokenizer if manifest.model.flow is not None else None
+    keep_tokenizer = speech_tokenizer if manifest.model.speech_tokenizer is not None else None
+    asked = spoken if is_quantized(bundle) else None
+    report = compare(folder, path, keep_detokenizer, keep_tokenizer, asked)
+    if "skipped" in report:
+        raise RequestError(f"{folder} cannot be verified here: {report['skipped']}")
+    return report
 
 
-@contextlib.contextmanager
-def checkpoint_folder(source: str) -> Iterator[tuple[Path, str]]:
+def checkpoint_folder(source: str) -> tuple[Path, str]:
     """The folder behind SOURCE, and the name that the bundle remembers."""
-    if source != "nano":
-        yield Path(source), Path(source).resolve().name
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        nano.write_checkpoint(Path(folder))
-        yield Path(folder), "nano"
+    return (NANO, "nano") if source == "nano" else (Path(source), Path(source).resolve().name)
 
 
 def _companions(

@@ -14,7 +14,7 @@ from facrt.export.pipeline import ExportRequest, export
 from facrt.model.checkpoint import chat_layout, load_chat
 from facrt.model.config_files import read_chat_config
 from facrt.model.generate import ChatModel
-from facrt.model.nano import SPECIALS, byte_tokenizer, random_tensors
+from facrt.model.random_checkpoint import SPECIALS, byte_tokenizer, random_tensors
 from facrt.model.settings import GenerationSettings
 from facrt.runtime.engine import Engine, load
 from facrt.runtime.prompt import Message

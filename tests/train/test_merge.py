@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import Facrt
 from facrt.errors import CheckpointError, FacrtError, RequestError
-from facrt.model import checkpoint, nano
+from facrt.model import checkpoint, random_checkpoint
 from facrt.model.weights import SafetensorsSource
 from facrt.train import merge as merging
 from facrt.train.merge import merge
@@ -184,7 +184,7 @@ def test_killed_halfway_leaves_no_checkpoint_and_can_be_run_again(tmp_path: Path
 def test_merged_checkpoint_loads(tmp_path: Path, facrt: Facrt) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        nano.write_checkpoint(tmp_path / name)
+        random_checkpoint.write_checkpoint(tmp_path / name)
     doubled = {name: tensor * 2 for name, tensor in read(tmp_path / "b").items()}
     save_file(doubled, tmp_path / "b" / "model.safetensors")
     shown = facrt.json("train", "merge", tmp_path / "a", tmp_path / "b", "--alpha", 0.25, "--out", tmp_path / "c")

@@ -1,4 +1,4 @@
-"""`nano`: a tiny Fun-Audio-Chat with fixed random weights, in the real one's file formats; its answers are noise."""
+"""A tiny Fun-Audio-Chat with fixed random weights, in the real one's file formats: what tests and benchmarks load."""
 
 from __future__ import annotations
 
