@@ -56,9 +56,9 @@ $(VENV)/.export: $(BIN)/python constraints.txt $(SOURCES)
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python constraints.txt $(SOURCES)
-	$(PIP) install -q -c constraints.txt '.[export,test]'
+	$(PIP) install -q -c constraints.txt '.[export,test,judge]'
 	@touch $(VENV)/.export $@
 
 $(VENV)/.dev: $(BIN)/python constraints.txt $(SOURCES)
-	$(PIP) install -q -c constraints.txt '.[export,test,dev]'
+	$(PIP) install -q -c constraints.txt '.[export,test,judge,dev]'
 	@touch $(VENV)/.export $(VENV)/.test $@

@@ -16,7 +16,7 @@ from facrt.model.checkpoint import chat_layout, load_chat
 from facrt.model.components import components
 from facrt.model.config_files import read_chat_config
 from facrt.model.decoder import CachedAttention, MixtureOfExperts
-from facrt.model.nano import SPECIALS, byte_tokenizer, random_tensors
+from facrt.model.random_checkpoint import SPECIALS, byte_tokenizer, random_tensors
 from facrt.quant.schemes import SCHEMES
 from goldens import LM
 from safetensors.torch import save_file
