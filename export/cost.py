@@ -307,6 +307,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError:
         raise RequestError("matplotlib is not installed; --chart needs: pip install 'facrt[export]'") from None
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -316,11 +317,13 @@ def draw(report: dict[str, Any], path: Path) -> None:
         scheme = report["components"][component]["scheme"]
         left.plot([r["layer"] for r in rows], [r["sqnr_db"] for r in rows], "o-", label=f"{component} ({scheme})")
     left.set(title="error by layer", xlabel="layer", ylabel="signal to quantization noise [dB]")
-    left.legend()
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.legend(fontsize="small")
     left.grid(alpha=0.3)
     names = list(report["components"])
     sizes = [report["components"][name]["bytes"] for name in names]
-    saved = [size * (report["components"][name]["compression"] - 1) for name, size in zip(names, sizes, strict=True)]
+    ratios = [report["components"][name]["compression"] for name in names]
+    saved = [size * max(0.0, ratio - 1) for size, ratio in zip(sizes, ratios, strict=True)]
     right.barh(names, [size / 2**20 for size in sizes], label="stored")
     right.barh(names, [s / 2**20 for s in saved], left=[s / 2**20 for s in sizes], alpha=0.3, label="saved")
     right.set(title="size", xlabel="MiB")
