@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -85,8 +87,14 @@ class Conversation:
         """
         if audio is None and text is None:
             raise RequestError("a turn needs audio or text")
-        question = self._question(text, None if audio is None else self._engine.read(audio))
+        pcm = None if audio is None else self._engine.read(audio)
+        started = time.perf_counter()
+        question = self._question(text, pcm)
+        heard_ms = (time.perf_counter() - started) * 1e3
         reply = self._engine.answer([*self.messages, question], speech=self._speech, **options)
+        t = reply.timings
+        timings = replace(t, encode_ms=t.encode_ms + heard_ms, total_ms=t.total_ms + heard_ms)
+        reply = replace(reply, timings=timings)
         self.messages += [question, Message("assistant", reply.text)]
         return reply
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -44,6 +46,7 @@ class Answer:
         self.timings = LoopTimings()
         self.sample_rate = sample_rate
         self._loop, self._decode, self._speech = loop, decode, speech
+        self._threads: tuple[threading.Thread, ...] = ()
         self._groups: Channel[list[int]] = Channel(GROUPS_AHEAD)
         self._events: Channel[Event] = Channel(EVENTS_AHEAD)
 
@@ -53,6 +56,12 @@ class Answer:
         self._groups.close()
         self._events.close()
 
+    def end(self) -> None:
+        """Interrupts the answer and waits until nothing of it runs any more."""
+        self.interrupt()
+        for thread in self._threads:
+            thread.join()
+
     def events(
         self, prompt_ids: NDArray[np.int64], audio_embeds: Array, settings: GenerationSettings
     ) -> Iterator[TextDelta | AudioChunk]:
@@ -60,6 +69,8 @@ class Answer:
         arguments = (prompt_ids, audio_embeds, settings)
         generation = threading.Thread(target=self._generate, args=arguments, name="generation", daemon=True)
         synthesis = threading.Thread(target=self._synthesize, name="synthesis", daemon=True)
+        self._threads = (generation, synthesis)
+        _running.add(self)
         generation.start()
         synthesis.start()
         try:
@@ -120,3 +131,13 @@ class Answer:
         if len(pcm):
             self._events.put(AudioChunk(pcm, self.sample_rate, start / self.sample_rate * 1e3, self.number))
         return start + len(pcm)
+
+
+_running: weakref.WeakSet[Answer] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """A thread that computes natively while the interpreter goes down would abort the process."""
+    for answer in list(_running):
+        answer.end()

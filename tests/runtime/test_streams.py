@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -377,3 +380,14 @@ def test_old_turns_are_forgotten(golden_engine: Engine) -> None:
     assert end.text_ids
     with pytest.raises(RequestError, match="max_turns 0 is not at least 1"):
         golden_engine.conversation(max_turns=0)
+
+
+def test_a_program_may_end_in_the_middle_of_an_answer(golden_bundle: Path) -> None:
+    code = f"""
+import facrt
+talk = facrt.load({str(golden_bundle)!r}, check_hashes=False).conversation()
+events = talk.stream(text="Hi.", greedy=True, max_steps=200, eos_token_id=-1)
+next(events)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

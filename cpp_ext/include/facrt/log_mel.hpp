@@ -36,8 +36,8 @@ class MelExtractor {
     std::vector<Filter> filters_;  // [num_mels]
 };
 
-// Whole frames of a stretch of audio: samples [(n - 1) * 160 + 400], out [num_mels, n] log10 power, not scaled: what the
-// spectrograms are made of. Throws std::invalid_argument as they do.
+// Whole frames of a stretch of audio: samples [(n - 1) * 160 + 400], out [num_mels, n] log10 power, not scaled.
+// What the spectrograms are made of; throws std::invalid_argument as they do.
 void log_power(const MelExtractor& mel, std::span<const float> samples, std::span<float> out);
 std::int64_t log_power_num_frames(std::int64_t num_samples);
 
