@@ -306,12 +306,12 @@ def verify(
     from .export.cost import draw
     from .report import print_cost, print_parity, say
 
+    if chart is not None:
+        pipeline.refuse_unquantized(bundle)
     report = pipeline.verify(bundle, source, detokenizer, speech_tokenizer, questions)
     print_parity(report)
     if "quantization" in report:
         print_cost(report["quantization"])
-    if chart is not None and "quantization" not in report:
-        raise RequestError(f"{bundle} is not quantized: there is nothing to draw; leave --chart out")
     if chart is not None:
         draw(report["quantization"], chart)
         say(f"{chart}: error by layer, size by component")

@@ -143,6 +143,12 @@ def verify(
     return report
 
 
+def refuse_unquantized(folder: Path) -> None:
+    """Raises RequestError where a bundle has no quantized component, so that there is nothing to draw."""
+    if not is_quantized(open_bundle(folder)):
+        raise RequestError(f"{folder} is not quantized: there is nothing to draw; leave --chart out")
+
+
 def checkpoint_folder(source: str) -> tuple[Path, str]:
     """The folder behind SOURCE, and the name that the bundle remembers."""
     return (NANO, "nano") if source == "nano" else (Path(source), Path(source).resolve().name)

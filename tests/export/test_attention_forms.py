@@ -90,6 +90,7 @@ def test_golden_run(engine: Engine, mixed_speech_ids: list[int], case: str, run:
     def observe(step: Step) -> None:
         steps.append((step.hidden.copy(), step.text_logits.copy()))
 
+    engine.loop.forget()  # so that the prefill is seen whole
     settings = GenerationSettings(**params)
     turn, _ = engine.loop.run(engine.prompter.encode(history), heard, settings, observe)
     assert turn.text_ids == wanted[f"{run}__text_ids"].tolist()

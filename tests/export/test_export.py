@@ -341,7 +341,7 @@ def test_a_fault_at_any_step_leaves_what_was_there(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt if step == "interrupted" else OSError(28, "No space left on device")
 
-    def write_nothing(_model: object, _component: object, _precision: str, _target: object, path: Path) -> int:
+    def write_nothing(_model: object, _component: object, _scheme: str, _target: object, path: Path, _: object) -> int:
         path.touch()
         return 0
 

@@ -10,7 +10,7 @@ from facrt.model.audio_encoder import AudioEncoder
 from facrt.model.backbone import Backbone
 from facrt.model.checkpoint import load_chat, load_flow
 from facrt.model.decoder import CachedAttention
-from facrt.model.flow import FlowEstimator
+from facrt.model.flow import FlowEstimator, visible_in_chunks
 from facrt.model.speech_head import SpeechHead
 from facrt.quant.folds import Fold, apply, find_folds
 from facrt.quant.schemes import SCHEMES
@@ -36,7 +36,7 @@ def run_encoder(encoder: AudioEncoder) -> Tensor:
 
 def run_estimator(estimator: FlowEstimator) -> Tensor:
     mel = [random(2, 80, 12, seed=seed) for seed in range(3)]
-    return estimator(mel[0], mel[1], torch.tensor([0.3, 0.3]), random(2, 80), mel[2], torch.tensor(50))
+    return estimator(mel[0], mel[1], torch.tensor([0.3, 0.3]), random(2, 80), mel[2], visible_in_chunks(12, 50))
 
 
 MODULES: dict[str, tuple[Callable[[], nn.Module], Callable[..., Tensor]]] = {

@@ -1,0 +1,63 @@
+"""nano, the trained model that ships: its size and what its card promises, through an exported bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from facrt.export.pipeline import NANO, ExportRequest, export
+from facrt.runtime.engine import Engine, load
+from safetensors import safe_open
+
+MAX_BYTES = 45e6
+LAMP = {"name": "lamp", "arguments": {"room": "kitchen", "on": True}}
+TIMER = {"name": "timer", "arguments": {"minutes": 10}}
+CARD = {
+    "Turn on the kitchen lamp.": ("The kitchen lamp is now on.", LAMP),
+    "Set a timer for ten minutes.": ("The timer runs for ten minutes.", TIMER),
+}
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    out = tmp_path_factory.mktemp("nano") / request.param
+    export(ExportRequest("nano", out, precision=request.param, verify=False))
+    return load(out)
+
+
+def test_size_and_types() -> None:
+    files = [path for path in NANO.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < MAX_BYTES
+    weights = [path for path in files if path.suffix == ".safetensors"]
+    assert len(weights) == 5
+    for path in weights:
+        with safe_open(path, framework="np") as handle:
+            types = {handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118
+        assert types == {"F16"} or path.name == "speakers.safetensors"
+
+
+@pytest.mark.parametrize("question", CARD)
+def test_a_typed_question_is_answered_in_words_and_aloud(engine: Engine, question: str) -> None:
+    words, call = CARD[question]
+    reply = engine.conversation().respond(text=question, greedy=True, max_steps=80)
+    written, _, spoken = reply.text.removeprefix(OPEN).partition(CLOSE)
+    assert json.loads(written) == call
+    assert spoken == words
+    assert reply.audio is not None
+    assert 1.0 < len(reply.audio) / reply.sample_rate < 4.0
+    assert float(np.sqrt((reply.audio**2).mean())) > 0.02
+
+
+def test_text_only(engine: Engine) -> None:
+    reply = engine.conversation(speech=False).respond(text="Turn on the kitchen lamp.", greedy=True, max_steps=80)
+    assert reply.text.endswith("The kitchen lamp is now on.")
+    assert reply.audio is None
+
+
+def test_the_card_is_filled_in() -> None:
+    card = (Path(NANO) / "README.md").read_text(encoding="utf-8")
+    assert "QUALITY" not in card
+    assert "Licence: Apache-2.0" in card
