@@ -125,7 +125,7 @@ def test_a_spoken_question_is_one_turn(name: str) -> None:
     began, over = (item for item in heard if not isinstance(item, Heard))
     assert isinstance(began, Began)
     assert isinstance(over, Over)
-    assert 900 < began.at_ms < 1200
+    assert 900 < began.at_ms < 1300
     assert over.at_ms < 1000 + len(question) / 16 + 600
 
 
