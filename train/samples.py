@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -172,8 +172,3 @@ def _silent_stand_in(path: Path) -> np.ndarray:
 def num_answers(conversation: Conversation) -> int:
     """How many samples a conversation gives."""
     return sum(message.role == "assistant" for message in conversation.messages)
-
-
-def speech_table(texts: Sequence[str], ids: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Answers' words -> their speech ids."""
-    return dict(zip(texts, ids, strict=True))
