@@ -1,8 +1,8 @@
-"""Stages of the chat model: encoder on letters, base text model, pre-alignment, and Core-Cocktail's two."""
+"""Stages of the chat model: base text model, pre-alignment, and Core-Cocktail's two."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,76 +12,12 @@ from torch import Tensor, nn
 
 from ..model.generate import ChatModel
 from .compute import device_of, full_precision
-from .ctc import NUM_LETTER_CLASSES, ctc_loss, spell
 from .loop import Figures
 from .packed import PackedAttention, decode, encode_audios
 from .questions import QuestionStore, disturbed
 from .samples import IGNORED, Sample
 
 Draw = Callable[[torch.Generator], list[Sample]]  # one batch
-
-
-class EncoderTraining(nn.Module):
-    """The audio encoder and its grouping, and what only training needs to read letters and ids off them."""
-
-    def __init__(self, model: ChatModel) -> None:
-        super().__init__()
-        self.encoder, self.continuous = model.audio_encoder, model.grouping.continuous
-        self.letters = nn.Linear(model.config.audio.d_model, NUM_LETTER_CLASSES)
-        self.log_sharpness = nn.Parameter(torch.zeros(()))
-        self.table: Tensor  # [V, H], the base model's, fixed
-        self.register_buffer("table", model.backbone.embedding.weight.detach().clone())
-
-    def id_scores(self, rows: Tensor) -> Tensor:
-        """Grouped rows [..., H] -> scores of text ids before softmax: the nearer its embedding, the likelier an id."""
-        nearness = 2 * rows @ self.table.T - self.table.square().sum(1)
-        return nearness * self.log_sharpness.exp()
-
-
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """A question's text, its ids, and its WAV."""
-
-    text: str
-    ids: tuple[int, ...]
-    audio: Path
-
-
-class EncoderStage:
-    """What Whisper's training is to the real encoder: what is said, by CTC, as letters and as the base model's ids.
-
-    The letters are read at 25 Hz. The ids are read at 5 Hz, off the rows that the backbone will get: a row comes to lie
-    near the base model's own embedding of what was said, or of the pause.
-    """
-
-    name = "encoder"
-
-    def __init__(
-        self, module: EncoderTraining, model: ChatModel, pause_id: int, questions: QuestionStore,
-        spoken: Sequence[Spoken], batch_size: int,
-    ) -> None:  # fmt: skip
-        self.module = module
-        self._padded_rows, self._pause_id = model._padded_rows, pause_id
-        self._questions, self._spoken, self._batch_size = questions, spoken, batch_size
-
-    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
-        device = device_of(self.module)
-        picks = torch.randint(len(self._spoken), (self._batch_size,), generator=draw).tolist()
-        batch = [self._spoken[i] for i in picks]
-        module = self.module
-        mels = [disturbed(self._questions.mel(item.audio), draw).to(device) for item in batch]
-        rows = encode_audios(module.encoder, mels)
-        normed = module.encoder.post_norm(torch.cat(rows))
-        counts = [len(r) for r in rows]
-        letters = module.letters(normed).split(counts)
-        encoded = module.encoder.projection(normed).split(counts)
-        slots = [self._questions.num_slots(item.audio) for item in batch]
-        grouped = [self._padded_rows(e, n).mean(1) for e, n in zip(encoded, slots, strict=True)]
-        scores = module.id_scores(module.continuous(torch.cat(grouped))).split([len(g) for g in grouped])
-        with full_precision(device):
-            letters_loss = ctc_loss(letters, [spell(item.text) for item in batch])
-            ids_loss = ctc_loss(scores, [torch.tensor(item.ids) for item in batch], self._pause_id)
-        return letters_loss + ids_loss, {"letters": letters_loss.detach(), "ids": ids_loss.detach()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +75,9 @@ class ChatStage:
         rows = self._inputs(batch, ids, text_rows, draw)
         hidden = decode(model.backbone.decoder, rows, PackedAttention(c.text, lengths, device), self._recompute)
         ends = torch.tensor(lengths).cumsum(0).tolist()
-        asked = torch.cat([torch.arange(e - len(s.text), e) for e, s in zip(ends, batch, strict=True)])
+        asked = torch.cat([_asked(s, e - n) for s, e, n in zip(batch, ends, lengths, strict=True)])
         text_logits = model.backbone.head(hidden[asked.to(device)]).float()
-        text_labels = torch.cat([s.text for s in batch]).to(device)
+        text_labels = torch.cat([_labels(s) for s in batch]).to(device)
         speaking = [i for i, s in enumerate(batch) if s.groups is not None]
         if not speaking:
             none = text_labels.new_zeros(0)
@@ -213,6 +149,18 @@ class ChatStage:
         attend = PackedAttention(c.speech, lengths, u.device)
         y = decode(head.decoder, head.input(z), attend, self._recompute)[torch.cat(asked).to(u.device)]
         return head.head(head.output(y)).float(), torch.cat(labels).to(u.device)
+
+
+def _asked(sample: Sample, start: int) -> Tensor:
+    """The positions that must predict `_labels`, in a packed sequence where the sample begins at `start`."""
+    first = len(sample.prompt) - 1
+    last_answer = torch.arange(first, first + len(sample.text))
+    earlier = last_answer[:0] if sample.taught is None else sample.taught.nonzero().flatten() - 1
+    return start + torch.cat([earlier, last_answer])
+
+
+def _labels(sample: Sample) -> Tensor:
+    return sample.text if sample.taught is None else torch.cat([sample.prompt[sample.taught], sample.text])
 
 
 IDLE_WEIGHT = 0.1  # of the head's tokens while nothing is spoken

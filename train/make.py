@@ -19,6 +19,7 @@ from . import speak
 from .dataset import LINES, Conversation, SpokenMessage, write_lines
 from .intent import MARK
 from .intents import Example, Split, Turn, example_at
+from .labels import label_path, write_labels
 
 SETTINGS = "made.json"
 JOBS_AT_ONCE = 16  # that a process takes
@@ -47,6 +48,10 @@ class _Job:
     text: str
     condition: speak.Condition | None  # None: an answer
 
+    @property
+    def is_done(self) -> bool:
+        return self.path.exists() and (self.condition is None or label_path(self.path).exists())
+
 
 def make_dataset(request: DataRequest, progress: Progress = lambda *_: None) -> int:
     """Writes `audio/` and at last `data.jsonl`; files that are there already are kept, so a stopped run goes on.
@@ -63,7 +68,7 @@ def make_dataset(request: DataRequest, progress: Progress = lambda *_: None) -> 
     _claim(request)
     made = [(index, example_at(request.split, request.seed, index)) for index in range(request.count)]
     jobs = {job.path: job for index, example in made for job in _jobs(request, index, example)}
-    missing = [job for job in jobs.values() if not job.path.exists()]
+    missing = [job for job in jobs.values() if not job.is_done]
     done = len(jobs) - len(missing)
     progress(done, len(jobs))
     for folder in {job.path.parent for job in missing}:
@@ -116,7 +121,10 @@ def _render(job: _Job) -> None:
     if job.condition is None:
         write_wav(job.path, speak.speak_answer(job.text), speak.ANSWER_RATE_HZ)
     else:
-        write_wav(job.path, speak.speak_question(job.text, job.condition), SAMPLE_RATE_HZ)
+        heard = speak.speak_question(job.text, job.condition)
+        sounds = speak.sounds_of_question(job.text, job.condition)
+        write_labels(label_path(job.path), sounds, len(heard) / SAMPLE_RATE_HZ)
+        write_wav(job.path, heard, SAMPLE_RATE_HZ)
 
 
 def _jobs(request: DataRequest, index: int, example: Example) -> Iterator[_Job]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +24,13 @@ from ..model.vocoder import Vocoder
 from ..runtime.prompt import Prompter
 from . import parallel
 from .answers import Answer, prepare_answers
-from .chat_stage import ChatStage, EncoderStage, EncoderTraining, Spoken, initialize_chat, tie
+from .chat_stage import ChatStage, initialize_chat, tie
 from .dataset import LINES, Conversation, SpokenMessage, read_dataset
+from .encoder_stage import EncoderStage, EncoderTraining, Spoken
 from .facts import fact_turns
 from .flow_stage import FlowStage, initialize_flow
-from .intents import Split, Turn, examples
+from .intents import Split, Turn, example_at, example_of, examples
+from .labels import label_path, read_labels
 from .loop import Stage, is_finished, load_trained, run_stage
 from .make import DataRequest, make_dataset
 from .questions import QuestionStore
@@ -210,18 +213,38 @@ class Run:
         return PitchStage(self.new_vocoder().source.pitch, self.answers, size, frames)
 
     def _encoder(self) -> Stage:
-        model, maker = self.base(), self._text_maker
+        model, size = self.base(), self.recipe.schedules["encoder"].batch_size
+        module = EncoderTraining(model, len(self.sound_names))
+        pause = self._text_maker.pause_id
+        return EncoderStage(module, model, pause, self.questions, self.spoken_questions, self.sound_names, size)
+
+    @cached_property
+    def spoken_questions(self) -> list[Spoken]:
+        """The questions whose sounds are known: those with a label file."""
+        maker = self._text_maker
         messages = (m for c in self.conversations for m in c.messages if m.role == "user")
-        spoken = [Spoken(m.text, tuple(maker.question_ids(m.text)), m.audio) for m in messages if m.audio and m.text]
-        size = self.recipe.schedules["encoder"].batch_size
-        return EncoderStage(EncoderTraining(model), model, maker.pause_id, self.questions, spoken, size)
+        found = [
+            Spoken(tuple(maker.question_ids(m.text)), m.audio, read_labels(label_path(m.audio)))
+            for m in messages
+            if m.audio and m.text and label_path(m.audio).exists()
+        ]
+        if not found:
+            raise RequestError(
+                f"no question in {self.data} has its sounds in a .lab file beside its WAV, and a new audio encoder "
+                "learns from them; docs/TRAINING.md has the form, `facrt train data` writes them"
+            )
+        return found
+
+    @cached_property
+    def sound_names(self) -> list[str]:
+        return sorted({name for item in self.spoken_questions for _, name in item.sounds})
 
     def _text(self) -> Stage:
-        model, share = self.new_chat(), self.recipe.extras["text"]["facts_share"]
+        model, extra = self.new_chat(), self.recipe.extras["text"]
         train_only(model, "backbone")
         size = self.recipe.schedules["text"].batch_size
         return ChatStage(
-            "text", model, None, lambda draw: [self._text_sample(draw, share) for _ in range(size)],
+            "text", model, None, lambda draw: [self._text_sample(draw, extra) for _ in range(size)],
             recompute=self.recipe.compute.gradient_checkpointing,
         )  # fmt: skip
 
@@ -232,7 +255,7 @@ class Run:
     def before_alignment(self) -> ChatModel:
         """M0 with an audio encoder that writes what it reads."""
         model = self.base()
-        load_trained(self.folder / "encoder", EncoderTraining(model))
+        load_trained(self.folder / "encoder", EncoderTraining(model, len(self.sound_names)))
         return model
 
     def _alignment(self) -> Stage:
@@ -272,16 +295,19 @@ class Run:
         prompter = Prompter(self.configs / "tokenizer.json", template if template.exists() else None, config)
         return SampleMaker(prompter, config, speech)
 
-    def _text_sample(self, draw: torch.Generator, facts_share: float) -> Sample:
-        seed = int(torch.randint(2**40, (1,), generator=draw))
-        if float(torch.rand((), generator=draw)) < facts_share:
-            turns: tuple[Turn, ...] = (next(fact_turns(Split.TRAIN, seed)),)
-        else:
-            turns = next(examples(Split.TRAIN, seed)).turns
-        conversation = written(turns)
-        turn = int(torch.randint(len(turns), (1,), generator=draw))
-        sample = self._text_maker.make(conversation, turn, spoken_question=False, spoken_answer=False)
-        return self._sometimes_as_heard(sample, draw)
+    def _text_sample(self, draw: torch.Generator, extra: Mapping[str, Any]) -> Sample:
+        """Several conversations and facts one after another, as people come to a kiosk."""
+        chance = random.Random(int(torch.randint(2**40, (1,), generator=draw)))
+        turns: list[Turn] = []
+        for _ in range(chance.randint(1, extra["questions"])):
+            kind, seed = chance.random(), chance.getrandbits(40)
+            if kind < extra["facts_share"]:
+                turns.append(next(fact_turns(Split.TRAIN, seed)))
+            elif kind < extra["facts_share"] + extra["practice_share"]:
+                turns += example_of(chance.choice(extra["practice"]), Split.TRAIN, seed).turns
+            else:
+                turns += example_at(Split.TRAIN, seed, 0).turns
+        return self._sometimes_as_heard(self._text_maker.make_written(written(tuple(turns))), draw)
 
     def _sometimes_as_heard(self, sample: Sample, draw: torch.Generator) -> Sample:
         as_heard = float(torch.rand((), generator=draw)) < HEARD_SHARE

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Sample:
     text: Tensor  # [A] int64: the answer as the generation loop returns it
     groups: Tensor | None  # [A, group_size] int64: the head's tokens of the step that gives each id; None: text only
     is_fed: Tensor | None  # [A] bool: the step's group is averaged into the next step's input
+    taught: Tensor | None = None  # [T] bool: ids of the prompt that are taught as well, those of earlier answers
 
 
 class SampleMaker:
@@ -73,6 +74,21 @@ class SampleMaker:
             return Sample(prompt, tuple(audios), torch.tensor([*call, *words, self._end]), None, None)
         return Sample(prompt, tuple(audios), *self._spoken(call, words, speech.tolist()))
 
+    def make_written(self, conversation: Conversation) -> Sample:
+        """A whole conversation in text, every answer of it taught."""
+        sample = self.make(conversation, num_answers(conversation) - 1, spoken_question=False, spoken_answer=False)
+        return replace(sample, taught=torch.tensor(list(self._answers_in(sample.prompt.tolist()))))
+
+    def _answers_in(self, prompt: list[int]) -> Iterator[bool]:
+        """For each id of a prompt, whether it belongs to an answer, the end mark with it."""
+        header, inside = self._ids("<|im_start|>assistant\n"), False
+        for i, token in enumerate(prompt):
+            yield inside
+            if inside:
+                inside = token != self._end
+            else:
+                inside = prompt[max(0, i - len(header) + 1) : i + 1] == header
+
     def _speech_of(self, answer: SpokenMessage) -> Tensor | None:
         return self._speech.get(str(answer.audio), self._speech.get(answer.text or ""))
 
@@ -96,19 +112,23 @@ class SampleMaker:
         Each id stands in one row or two, and rows without one, written `<|audio_pad|>`, lie between them. So the base
         model learns to read what the encoder is then taught to write (`EncoderStage`).
         """
-        ids, prompt = sample.prompt.tolist(), []
+        ids = sample.prompt.tolist()
+        taught = [False] * len(ids) if sample.taught is None else sample.taught.tolist()
+        rows: list[tuple[int, bool]] = []
         is_question = False
         for i, token in enumerate(ids):
             if token == self._end and is_question:
-                prompt += [*self._pauses(draw), self._config.audio_eos_id]
+                rows += _untaught([*self._pauses(draw), self._config.audio_eos_id])
                 is_question = False
-            prompt.append(token)
+            rows.append((token, taught[i]))
             if is_question and token != self._config.audio_bos_id:
-                prompt += [token] * (float(torch.rand((), generator=draw)) < REPEATED_SHARE) + self._pauses(draw)
+                again = [token] * (float(torch.rand((), generator=draw)) < REPEATED_SHARE)
+                rows += _untaught([*again, *self._pauses(draw)])
             elif ids[max(0, i - 2) : i + 1] == self._user_header:
-                prompt += [self._config.audio_bos_id, *self._pauses(draw)]
+                rows += _untaught([self._config.audio_bos_id, *self._pauses(draw)])
                 is_question = True
-        return Sample(torch.tensor(prompt), sample.audios, sample.text, sample.groups, sample.is_fed)
+        prompt, is_taught = (torch.tensor(column) for column in zip(*rows, strict=True))
+        return replace(sample, prompt=prompt, taught=None if sample.taught is None else is_taught)
 
     def _pauses(self, draw: torch.Generator) -> list[int]:
         return [self.pause_id] * int(torch.multinomial(PAUSE_SHARES, 1, generator=draw))
@@ -149,6 +169,10 @@ class SampleMaker:
         groups += [ended, *([idle] * (len(late) + 1))]
         fed += [False] * (len(late) + 2)
         return torch.tensor(text), torch.tensor(groups), torch.tensor(fed)
+
+
+def _untaught(ids: list[int]) -> list[tuple[int, bool]]:
+    return [(token, False) for token in ids]
 
 
 def _markup(message: SpokenMessage) -> str:

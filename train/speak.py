@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from ..errors import AudioError, FacrtError, RequestError
 from ..model.geometry import SAMPLE_RATE_HZ
 from .intents import Split
+from .labels import SILENCE, Sounds
+from .timing import time_sounds
 
 Array = NDArray[np.float32]
 Samples = NDArray[np.float64]
@@ -87,6 +89,17 @@ def speak_question(text: str, condition: Condition) -> Array:
     noise = _noise(len(heard), condition.noise_slope, generator)
     heard += noise * 10 ** ((condition.level_dbfs - condition.signal_to_noise_db) / 20)
     return np.clip(heard, -1, 1).astype(np.float32)
+
+
+def sounds_of_question(text: str, condition: Condition) -> Sounds:
+    """Which sound begins when in `speak_question(text, condition)`; silence stands before and after.
+
+    Raises:
+        FacrtError: espeak-ng or its library is missing or fails.
+    """
+    before = condition.silence_s[0]
+    said = time_sounds(text, condition.voice, condition.speed_wpm, condition.pitch)
+    return [(0.0, SILENCE), *((before + start, name or SILENCE) for start, name in said)]
 
 
 def speak_answer(text: str) -> Array:

@@ -17,6 +17,7 @@ from facrt.errors import DatasetError, FacrtError, RequestError
 from facrt.train import make, speak
 from facrt.train.dataset import Conversation, SpokenMessage, read_dataset, write_lines
 from facrt.train.intents import Split, example_at
+from facrt.train.labels import label_path, read_labels
 from facrt.train.make import DataRequest, make_dataset
 
 
@@ -153,7 +154,7 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lab")
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -169,6 +170,7 @@ def toneless(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(speak, "speak_question", noise)
     monkeypatch.setattr(speak, "speak_answer", noise)
+    monkeypatch.setattr(speak, "sounds_of_question", lambda text, _: [(0.0, "sil"), (0.25, text[0])])
     monkeypatch.setattr(speak, "espeak_version", lambda: "none")
     return spoken
 
@@ -184,6 +186,8 @@ def test_dataset_holds_the_generator_s_conversations(tmp_path: Path, toneless: l
     found = list(read_dataset(tmp_path))
     assert len(found) == 40
     assert files == len(list(tmp_path.rglob("*.wav")))
+    heard = {m.audio for c in found for m in c.messages if m.role == "user" and m.audio}
+    assert {label_path(path) for path in heard} == set(tmp_path.rglob("*.lab"))
     for index, conversation in enumerate(found):
         example = example_at(Split.UNSEEN_PHRASINGS, 2, index)
         assert conversation.intent == example.intent
@@ -241,6 +245,10 @@ def test_two_processes_make_what_one_makes(tmp_path: Path, monkeypatch: pytest.M
     assert shown["audio_files"] == len(list((tmp_path / "two").rglob("*.wav"))) > make.JOBS_AT_ONCE
     make_dataset(DataRequest(tmp_path / "one", Split.TRAIN, 12, 1))
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    for path in (tmp_path / "one").rglob("*.lab"):  # what the library said before moves its times a little
+        first, second = (read_labels(tmp_path / name / path.relative_to(tmp_path / "one")) for name in ("one", "two"))
+        assert [name for _, name in first] == [name for _, name in second]
+        np.testing.assert_allclose([s for s, _ in first], [s for s, _ in second], atol=0.1)
     for conversation in read_dataset(tmp_path / "two"):
         for message in conversation.messages:
             assert message.audio is not None

@@ -99,3 +99,17 @@ def test_a_second_turn_stands_after_the_first_answer(folder: Path, config: ChatC
     assert prompt.endswith("Thanks.<|im_end|>\n<|im_start|>assistant\n")
     assert prompter.decode(sample.text.tolist()) == "Welcome."
     assert num_answers(conversation()) == 2
+
+
+@pytest.mark.parametrize("as_heard", [False, True])
+def test_every_answer_of_a_written_conversation_is_taught(folder: Path, config: ChatConfig, as_heard: bool) -> None:
+    made = maker(folder, config, 5)
+    decode = Prompter(folder / "tokenizer.json", None, config).tokenizer.decode
+    sample = made.make_written(conversation(True))
+    if as_heard:
+        sample = made.as_heard(sample, torch.Generator().manual_seed(1))
+        assert config.audio_bos_id in sample.prompt.tolist()
+    assert sample.taught is not None
+    taught = decode(sample.prompt[sample.taught].tolist(), skip_special_tokens=False)
+    assert taught == f"<tool_call>{json.dumps(CALL)}</tool_call>{WORDS}<|im_end|>"
+    assert decode(sample.text.tolist(), skip_special_tokens=False) == "Welcome.<|im_end|>"

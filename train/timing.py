@@ -1,0 +1,85 @@
+"""When espeak-ng says what: the sounds of a text and the moments at which they begin, from its library's events."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+from typing import Any
+
+from ..errors import FacrtError
+
+SYNCHRONOUS = 2  # names and values of espeak-ng's speak_lib.h
+PHONEME_EVENTS, DONT_EXIT = 1, 0x8000
+RATE, PITCH = 1, 3
+EVENT_TERMINATED, EVENT_PHONEME = 0, 7
+BY_CHARACTER, UTF8 = 1, 1
+
+
+class _EventId(ctypes.Union):
+    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
+
+
+class _Event(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # ms
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _EventId),
+    ]
+
+
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+
+
+def time_sounds(text: str, voice: str, speed_wpm: int, pitch: int) -> list[tuple[float, str]]:
+    """The sounds of a text as `espeak-ng -v voice -s speed_wpm -p pitch` says it.
+
+    Returns:
+        Per sound, the seconds at which it begins and espeak-ng's name of the phoneme; the name is empty for a pause.
+
+    Raises:
+        FacrtError: espeak-ng's library is missing, or it does not know the voice.
+    """
+    library = _library()
+    if library.espeak_SetVoiceByName(voice.encode()):
+        raise FacrtError(f"espeak-ng has no voice {voice}; check `espeak-ng --voices=en`")
+    library.espeak_SetParameter(RATE, speed_wpm, 0)
+    library.espeak_SetParameter(PITCH, pitch, 0)
+    sounds: list[tuple[float, str]] = []
+
+    def collect(_: Any, __: int, events: Any) -> int:
+        for event in _until_terminated(events):
+            if event.type == EVENT_PHONEME:
+                sounds.append((event.audio_position / 1000, event.id.string.decode(errors="replace").strip("_")))
+        return 0
+
+    callback = _Callback(collect)  # kept until the library is done with it
+    library.espeak_SetSynthCallback(callback)
+    said = " ".join(text.split()).encode()
+    library.espeak_Synth(said, len(said) + 1, 0, BY_CHARACTER, 0, UTF8, None, None)
+    library.espeak_Synchronize()
+    return sounds
+
+
+def _until_terminated(events: Any) -> Any:
+    i = 0
+    while events[i].type != EVENT_TERMINATED:
+        yield events[i]
+        i += 1
+
+
+@functools.cache
+def _library() -> Any:
+    name = ctypes.util.find_library("espeak-ng")
+    if name is None:
+        raise FacrtError("espeak-ng's shared library is not installed; apt install libespeak-ng1 brings it")
+    library = ctypes.CDLL(name)
+    rate_hz = library.espeak_Initialize(SYNCHRONOUS, 0, None, PHONEME_EVENTS | DONT_EXIT)
+    if rate_hz <= 0:
+        raise FacrtError("espeak-ng's library finds no voices; check that it runs: espeak-ng --version")
+    return library
