@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from facrt.train.labels import label_path, write_labels
+from facrt.train.labels import Sound, label_path, write_labels
 from facrt.train.recipe import RECIPES, Recipe, read_recipe
 from facrt.train.write import write_configs, write_text_tokenizer
 
@@ -22,6 +22,7 @@ SIZES = {
     "frames": 12, "train": 4,
 }  # fmt: skip
 TURNS = (("What time is it?", "It is noon."), ("Turn on the lamp.", "The lamp is on."), ("Hello.", "Hello there."))
+SOUNDS = [Sound(0.0, "sil"), Sound(0.1, "a", 0), Sound(0.3, "sil")]
 ANSWER_SAMPLES, QUESTION_SAMPLES = 960 * 11, 9_000
 
 
@@ -58,7 +59,7 @@ def write_dataset(folder: Path, rate_hz: int = 24_000, num_samples: int = ANSWER
     for i, (question, answer) in enumerate(TURNS):
         noise = 0.1 * draw.standard_normal(QUESTION_SAMPLES + 1_000 * i)
         soundfile.write(folder / f"q{i}.wav", noise, 16_000)
-        write_labels(label_path(folder / f"q{i}.wav"), [(0.0, "sil"), (0.1, "a"), (0.3, "sil")], 0.5)
+        write_labels(label_path(folder / f"q{i}.wav"), SOUNDS, 0.5)
         soundfile.write(folder / f"a{i}.wav", np.clip(buzz + 1e-3 * draw.standard_normal(num_samples), -1, 1), rate_hz)
         said = {"role": "assistant", "text": answer, "audio": f"a{i}.wav"}
         if i == 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model.generate import ChatModel
+from ..model.geometry import num_groups
 from .compute import device_of, full_precision
-from .ctc import ctc_loss
-from .labels import Sounds, classes_of_rows
+from .dataset import SpokenMessage
+from .labels import Sound, classes_of_rows, groups_of_ids, label_path, read_labels
 from .loop import Figures
 from .packed import encode_audios
 from .questions import QuestionStore, disturbed
+from .samples import SampleMaker
 
 
 class EncoderTraining(nn.Module):
@@ -38,31 +40,51 @@ class EncoderTraining(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A question's ids, its WAV, and the sounds in it."""
+    """A question as it is heard."""
 
-    ids: tuple[int, ...]
     audio: Path
-    sounds: Sounds
+    sounds: tuple[Sound, ...]
+    ids: Tensor  # [num_groups] int64: the text id that is over in each group, or the pause
+
+
+def labelled_questions(messages: Iterable[SpokenMessage], maker: SampleMaker, questions: QuestionStore) -> list[Spoken]:
+    """Those of the users' messages that have text, audio and a label file, and no more ids than groups."""
+    found = (
+        _labelled(message.text, message.audio, maker, questions)
+        for message in messages
+        if message.text and message.audio and label_path(message.audio).exists()
+    )
+    return [item for item in found if item is not None]
+
+
+def _labelled(text: str, audio: Path, maker: SampleMaker, questions: QuestionStore) -> Spoken | None:
+    ids, starts, is_word = maker.question_ids(text)
+    sounds = tuple(read_labels(label_path(audio)))
+    said = torch.full((num_groups(questions.num_slots(audio), maker.group_size),), maker.pause_id)
+    groups = groups_of_ids(sounds, starts, is_word, len(said), maker.group_size)
+    if groups is None:
+        return None
+    said[groups] = torch.tensor(ids)
+    return Spoken(audio, sounds, said)
 
 
 class EncoderStage:
     """What Whisper's training is to the real encoder.
 
-    The sounds are read at 25 Hz, each where the synthesizer said it: without knowing where, so small an encoder
-    spends most of its training before it hears anything. The ids are read at 5 Hz by CTC, off the rows that the
-    backbone will get: a row comes to lie near the base model's own embedding of what was said, or of the pause.
+    The sounds are read at 25 Hz, each where the synthesizer said it; the ids at 5 Hz, each where its word is over, off
+    the rows that the backbone will get: a row comes to lie near the base model's own embedding of what was said, or of
+    the pause. (By CTC, which need not know where, so small an encoder hears nothing for most of its training.)
     """
 
     name = "encoder"
 
     def __init__(
-        self, module: EncoderTraining, model: ChatModel, pause_id: int, questions: QuestionStore,
-        spoken: Sequence[Spoken], sound_names: Sequence[str], batch_size: int,
+        self, module: EncoderTraining, model: ChatModel, questions: QuestionStore, spoken: Sequence[Spoken],
+        sound_names: Sequence[str], batch_size: int,
     ) -> None:  # fmt: skip
         self.module = module
-        self._padded_rows, self._pause_id = model._padded_rows, pause_id
+        self._padded_rows, self._sound_names = model._padded_rows, sound_names
         self._questions, self._spoken, self._batch_size = questions, spoken, batch_size
-        self._sound_names = sound_names
 
     def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
         device = device_of(self.module)
@@ -77,10 +99,16 @@ class EncoderStage:
         encoded = module.encoder.projection(normed).split(counts)
         slots = [self._questions.num_slots(item.audio) for item in batch]
         grouped = [self._padded_rows(e, n).mean(1) for e, n in zip(encoded, slots, strict=True)]
-        scores = module.id_scores(module.continuous(torch.cat(grouped))).split([len(g) for g in grouped])
+        scores = module.id_scores(module.continuous(torch.cat(grouped)))
+        said = torch.cat([item.ids for item in batch]).to(device)
         with full_precision(device):
             logits, heard = module.sounds(normed).float(), heard.to(device)
-            sounds = F.cross_entropy(logits, heard)
-            ids = ctc_loss(scores, [torch.tensor(item.ids) for item in batch], self._pause_id)
-        right = (logits.argmax(-1) == heard).float().mean()
-        return sounds + ids, {"sounds": sounds.detach(), "sounds_right": right, "ids": ids.detach()}
+            sounds, ids = F.cross_entropy(logits, heard), F.cross_entropy(scores.float(), said)
+        return sounds + ids, {
+            "sounds": sounds.detach(), "sounds_right": _share_right(logits, heard),
+            "ids": ids.detach(), "ids_right": _share_right(scores, said),
+        }  # fmt: skip
+
+
+def _share_right(scores: Tensor, labels: Tensor) -> Tensor:
+    return (scores.argmax(-1) == labels).float().mean()

@@ -73,18 +73,9 @@ def example_at(split: Split, seed: int, index: int) -> Example:
     return _example(chosen, combination, draw.choice(_choices(chosen.name, split is Split.UNSEEN_PHRASINGS)))
 
 
-def example_of(name: str, split: Split, seed: int) -> Example:
-    """An example of one intent, its combinations and phrasings drawn evenly.
-
-    Raises:
-        RequestError: there is no such intent, or the split holds no combination of it.
-    """
-    slots = next((slots for chosen, slots in _drawable(split) if chosen.name == name), ())
-    if not slots:
-        raise RequestError(f"no intent {name!r} in split {split.value}; there are {', '.join(i.name for i in INTENTS)}")
-    draw = random.Random(f"{split.value}/{name}/{seed}")
-    chosen = next(chosen for chosen in INTENTS if chosen.name == name)
-    return _example(chosen, draw.choice(slots), draw.choice(_choices(name, split is Split.UNSEEN_PHRASINGS)))
+def example_of_slots(chosen: Intent, slots: Slots, draw: random.Random) -> Example:
+    """A combination of an intent in phrasings of training."""
+    return _example(chosen, slots, draw.choice(_choices(chosen.name, unseen=False)))
 
 
 def every_example(split: Split) -> Iterator[Example]:

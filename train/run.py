@@ -26,13 +26,13 @@ from . import parallel
 from .answers import Answer, prepare_answers
 from .chat_stage import ChatStage, initialize_chat, tie
 from .dataset import LINES, Conversation, SpokenMessage, read_dataset
-from .encoder_stage import EncoderStage, EncoderTraining, Spoken
+from .encoder_stage import EncoderStage, EncoderTraining, Spoken, labelled_questions
 from .facts import fact_turns
 from .flow_stage import FlowStage, initialize_flow
-from .intents import Split, Turn, example_at, example_of, examples
-from .labels import label_path, read_labels
+from .intents import Split, Turn, example_at, examples
 from .loop import Stage, is_finished, load_trained, run_stage
 from .make import DataRequest, make_dataset
+from .practice import renamed_example, wider_example
 from .questions import QuestionStore
 from .recipe import STAGES, Recipe
 from .samples import Sample, SampleMaker, Speech, num_answers
@@ -215,19 +215,13 @@ class Run:
     def _encoder(self) -> Stage:
         model, size = self.base(), self.recipe.schedules["encoder"].batch_size
         module = EncoderTraining(model, len(self.sound_names))
-        pause = self._text_maker.pause_id
-        return EncoderStage(module, model, pause, self.questions, self.spoken_questions, self.sound_names, size)
+        return EncoderStage(module, model, self.questions, self.spoken_questions, self.sound_names, size)
 
     @cached_property
     def spoken_questions(self) -> list[Spoken]:
-        """The questions whose sounds are known: those with a label file."""
-        maker = self._text_maker
-        messages = (m for c in self.conversations for m in c.messages if m.role == "user")
-        found = [
-            Spoken(tuple(maker.question_ids(m.text)), m.audio, read_labels(label_path(m.audio)))
-            for m in messages
-            if m.audio and m.text and label_path(m.audio).exists()
-        ]
+        """The questions of which it is known when each word is said: those with a label file."""
+        messages = [m for c in self.conversations for m in c.messages if m.role == "user"]
+        found = labelled_questions(messages, self._text_maker, self.questions)
         if not found:
             raise RequestError(
                 f"no question in {self.data} has its sounds in a .lab file beside its WAV, and a new audio encoder "
@@ -237,7 +231,7 @@ class Run:
 
     @cached_property
     def sound_names(self) -> list[str]:
-        return sorted({name for item in self.spoken_questions for _, name in item.sounds})
+        return sorted({sound.name for item in self.spoken_questions for sound in item.sounds})
 
     def _text(self) -> Stage:
         model, extra = self.new_chat(), self.recipe.extras["text"]
@@ -300,13 +294,16 @@ class Run:
         chance = random.Random(int(torch.randint(2**40, (1,), generator=draw)))
         turns: list[Turn] = []
         for _ in range(chance.randint(1, extra["questions"])):
-            kind, seed = chance.random(), chance.getrandbits(40)
-            if kind < extra["facts_share"]:
-                turns.append(next(fact_turns(Split.TRAIN, seed)))
-            elif kind < extra["facts_share"] + extra["practice_share"]:
-                turns += example_of(chance.choice(extra["practice"]), Split.TRAIN, seed).turns
-            else:
-                turns += example_at(Split.TRAIN, seed, 0).turns
+            seed, shares = chance.getrandbits(40), extra["shares"]
+            match chance.choices(tuple(shares), tuple(shares.values()))[0]:
+                case "facts":
+                    turns.append(next(fact_turns(Split.TRAIN, seed)))
+                case "wider":
+                    turns += wider_example(chance.choice(extra["practice"]), seed).turns
+                case "renamed":
+                    turns += renamed_example(seed).turns
+                case _:
+                    turns += example_at(Split.TRAIN, seed, 0).turns
         return self._sometimes_as_heard(self._text_maker.make_written(written(tuple(turns))), draw)
 
     def _sometimes_as_heard(self, sample: Sample, draw: torch.Generator) -> Sample:

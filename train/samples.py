@@ -84,10 +84,8 @@ class SampleMaker:
         header, inside = self._ids("<|im_start|>assistant\n"), False
         for i, token in enumerate(prompt):
             yield inside
-            if inside:
-                inside = token != self._end
-            else:
-                inside = prompt[max(0, i - len(header) + 1) : i + 1] == header
+            begins = prompt[max(0, i - len(header) + 1) : i + 1] == header
+            inside = begins or (inside and token != self._end)
 
     def _speech_of(self, answer: SpokenMessage) -> Tensor | None:
         return self._speech.get(str(answer.audio), self._speech.get(answer.text or ""))
@@ -142,9 +140,16 @@ class SampleMaker:
     def _user_header(self) -> list[int]:
         return self._ids("<|im_start|>user\n")
 
-    def question_ids(self, text: str) -> list[int]:
-        """The ids of a question's text, as it stands in a prompt."""
-        return self._ids(text)
+    @property
+    def group_size(self) -> int:
+        return self._config.group_size
+
+    def question_ids(self, text: str) -> tuple[list[int], list[int], list[bool]]:
+        """The ids of a question's text as in a prompt, where each begins in it, and whether it has letters."""
+        encoding = self._prompter.tokenizer.encode(text, add_special_tokens=False)
+        pieces = [text[start:end] for start, end in encoding.offsets]
+        starts = [end - len(piece.lstrip()) for piece, (_, end) in zip(pieces, encoding.offsets, strict=True)]
+        return encoding.ids, starts, [any(map(str.isalnum, piece)) for piece in pieces]
 
     def _spoken(self, call: list[int], words: list[int], speech: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """The timeline of an answer, step by step (SEMANTICS.md 5); a tool call is written before speech begins.

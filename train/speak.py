@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import AudioError, FacrtError, RequestError
 from ..model.geometry import SAMPLE_RATE_HZ
 from .intents import Split
-from .labels import SILENCE, Sounds
+from .labels import SILENCE, Sound
 from .timing import time_sounds
 
 Array = NDArray[np.float32]
@@ -91,7 +91,7 @@ def speak_question(text: str, condition: Condition) -> Array:
     return np.clip(heard, -1, 1).astype(np.float32)
 
 
-def sounds_of_question(text: str, condition: Condition) -> Sounds:
+def sounds_of_question(text: str, condition: Condition) -> list[Sound]:
     """Which sound begins when in `speak_question(text, condition)`; silence stands before and after.
 
     Raises:
@@ -99,7 +99,7 @@ def sounds_of_question(text: str, condition: Condition) -> Sounds:
     """
     before = condition.silence_s[0]
     said = time_sounds(text, condition.voice, condition.speed_wpm, condition.pitch)
-    return [(0.0, SILENCE), *((before + start, name or SILENCE) for start, name in said)]
+    return [Sound(0.0, SILENCE), *(sound._replace(start_s=before + sound.start_s) for sound in said)]
 
 
 def speak_answer(text: str) -> Array:

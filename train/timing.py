@@ -1,4 +1,4 @@
-"""When espeak-ng says what: the sounds of a text and the moments at which they begin, from its library's events."""
+"""When espeak-ng says what: the sounds and words of a text and when they begin, from its library's events."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import functools
 from typing import Any
 
 from ..errors import FacrtError
+from .labels import SILENCE, Sound
 
 SYNCHRONOUS = 2  # names and values of espeak-ng's speak_lib.h
 PHONEME_EVENTS, DONT_EXIT = 1, 0x8000
 RATE, PITCH = 1, 3
-EVENT_TERMINATED, EVENT_PHONEME = 0, 7
+EVENT_TERMINATED, EVENT_WORD, EVENT_PHONEME = 0, 1, 7
 BY_CHARACTER, UTF8 = 1, 1
 
 
@@ -36,11 +37,12 @@ class _Event(ctypes.Structure):
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
-def time_sounds(text: str, voice: str, speed_wpm: int, pitch: int) -> list[tuple[float, str]]:
+def time_sounds(text: str, voice: str, speed_wpm: int, pitch: int) -> list[Sound]:
     """The sounds of a text as `espeak-ng -v voice -s speed_wpm -p pitch` says it.
 
     Returns:
-        Per sound, the seconds at which it begins and espeak-ng's name of the phoneme; the name is empty for a pause.
+        The sounds in order, by espeak-ng's names of phonemes; pauses are silence. What it said before moves the times
+        by some milliseconds.
 
     Raises:
         FacrtError: espeak-ng's library is missing, or it does not know the voice.
@@ -50,17 +52,21 @@ def time_sounds(text: str, voice: str, speed_wpm: int, pitch: int) -> list[tuple
         raise FacrtError(f"espeak-ng has no voice {voice}; check `espeak-ng --voices=en`")
     library.espeak_SetParameter(RATE, speed_wpm, 0)
     library.espeak_SetParameter(PITCH, pitch, 0)
-    sounds: list[tuple[float, str]] = []
+    sounds: list[Sound] = []
+    word: list[int] = []  # that begins with the next sound
 
     def collect(_: Any, __: int, events: Any) -> int:
         for event in _until_terminated(events):
-            if event.type == EVENT_PHONEME:
-                sounds.append((event.audio_position / 1000, event.id.string.decode(errors="replace").strip("_")))
+            if event.type == EVENT_WORD:
+                word[:] = [event.text_position - 1]
+            elif event.type == EVENT_PHONEME:
+                name = event.id.string.decode(errors="replace").strip("_") or SILENCE
+                sounds.append(Sound(event.audio_position / 1000, name, word.pop() if word else None))
         return 0
 
     callback = _Callback(collect)  # kept until the library is done with it
     library.espeak_SetSynthCallback(callback)
-    said = " ".join(text.split()).encode()
+    said = text.encode()
     library.espeak_Synth(said, len(said) + 1, 0, BY_CHARACTER, 0, UTF8, None, None)
     library.espeak_Synchronize()
     return sounds

@@ -17,7 +17,7 @@ from facrt.errors import DatasetError, FacrtError, RequestError
 from facrt.train import make, speak
 from facrt.train.dataset import Conversation, SpokenMessage, read_dataset, write_lines
 from facrt.train.intents import Split, example_at
-from facrt.train.labels import label_path, read_labels
+from facrt.train.labels import Sound, label_path, read_labels
 from facrt.train.make import DataRequest, make_dataset
 
 
@@ -170,7 +170,7 @@ def toneless(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(speak, "speak_question", noise)
     monkeypatch.setattr(speak, "speak_answer", noise)
-    monkeypatch.setattr(speak, "sounds_of_question", lambda text, _: [(0.0, "sil"), (0.25, text[0])])
+    monkeypatch.setattr(speak, "sounds_of_question", lambda text, _: [Sound(0.0, "sil"), Sound(0.25, text[0], 0)])
     monkeypatch.setattr(speak, "espeak_version", lambda: "none")
     return spoken
 
@@ -247,8 +247,8 @@ def test_two_processes_make_what_one_makes(tmp_path: Path, monkeypatch: pytest.M
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     for path in (tmp_path / "one").rglob("*.lab"):  # what the library said before moves its times a little
         first, second = (read_labels(tmp_path / name / path.relative_to(tmp_path / "one")) for name in ("one", "two"))
-        assert [name for _, name in first] == [name for _, name in second]
-        np.testing.assert_allclose([s for s, _ in first], [s for s, _ in second], atol=0.1)
+        assert [sound[1:] for sound in first] == [sound[1:] for sound in second]
+        np.testing.assert_allclose([s.start_s for s in first], [s.start_s for s in second], atol=0.1)
     for conversation in read_dataset(tmp_path / "two"):
         for message in conversation.messages:
             assert message.audio is not None

@@ -86,15 +86,16 @@ class TestQuestions:
     def test_sounds_lie_where_they_are_heard(self) -> None:
         condition = replace(CONDITION, silence_s=(0.5, 0.3))
         sounds = speak.sounds_of_question("Seven sea shells.", condition)
-        starts = [start for start, _ in sounds]
+        starts = [sound.start_s for sound in sounds]
         assert starts == sorted(starts)
-        assert sounds[0] == (0.0, "sil")
-        assert [name for _, name in sounds if name != "sil"][:5] == ["s", "E", "v", "@", "n"]
+        assert sounds[0] == (0.0, "sil", None)
+        assert [sound.name for sound in sounds if sound.name != "sil"][:5] == ["s", "E", "v", "@", "n"]
+        assert [sound.word for sound in sounds if sound.word is not None] == [0, 6, 10]
         heard = speak.speak_question("Seven sea shells.", condition)
         loud = np.flatnonzero(np.abs(heard) > 0.1 * np.abs(heard).max()) / 16_000
         assert starts[1] == pytest.approx(loud[0], abs=0.06)
         assert starts[-1] == pytest.approx(loud[-1], abs=0.15)
-        vowel = next(start for start, name in sounds if name == "E")
+        vowel = next(sound.start_s for sound in sounds if sound.name == "E")
         assert np.square(heard[int(16_000 * vowel) :][:1600]).mean() > 4 * np.square(heard[8000:8800]).mean()
 
     def test_level_noise_and_silence_are_as_asked(self) -> None:
