@@ -21,7 +21,8 @@ from common import arguments, check, finish, median
 from facrt.model.generate import ChatModel
 from facrt.runtime.audio import read_audio
 from facrt.train.answers import Answer
-from facrt.train.chat_stage import ChatStage, EncoderTraining
+from facrt.train.chat_stage import ChatStage
+from facrt.train.encoder_stage import EncoderTraining
 from facrt.train.dataset import Conversation
 from facrt.train.loop import load_trained
 from facrt.train.questions import QuestionStore
@@ -83,7 +84,7 @@ class Resolution(Run):
         """A new speech head of this group size; the base model's weights do not depend on it."""
         model = self.new_chat()
         model.backbone.load_state_dict(self._whole.base().backbone.state_dict())
-        load_trained(self._whole.folder / "encoder", EncoderTraining(model.audio_encoder))
+        load_trained(self._whole.folder / "encoder", EncoderTraining(model, len(self._whole.sound_names)))
         return model
 
 
