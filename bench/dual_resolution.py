@@ -22,8 +22,8 @@ from facrt.model.generate import ChatModel
 from facrt.runtime.audio import read_audio
 from facrt.train.answers import Answer
 from facrt.train.chat_stage import ChatStage
-from facrt.train.encoder_stage import EncoderTraining
 from facrt.train.dataset import Conversation
+from facrt.train.encoder_stage import EncoderTraining
 from facrt.train.loop import load_trained
 from facrt.train.questions import QuestionStore
 from facrt.train.run import Run, Show
