@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from .phrasings import MORE
 from .words import sentence
 
 HELD_OUT_PERCENT = 8  # of the combinations of a pattern that can be inferred from the others
@@ -128,7 +129,7 @@ def intent(
 ) -> Intent:
     """An intent of one turn; by default inferable where the answer depends on two slots or more."""
     inferable = len(_parameters(answer)) > 1 if inferable is None else inferable
-    pattern = Pattern(name, tuple(phrasings), tuple(unseen), answer, inferable)
+    pattern = Pattern(name, (*phrasings, *MORE.get(name, ())), tuple(unseen), answer, inferable)
     return Intent(name, (pattern,), slots, say or {}, derive or {}, where)
 
 

@@ -5,6 +5,7 @@ Three things are held out: combinations of slots, phrasings, and (in `train/spea
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 from collections.abc import Iterator
@@ -41,6 +42,18 @@ def find_split(name: str) -> Split:
         return Split(name)
     except ValueError:
         raise RequestError(f"split {name!r} is none of {', '.join(split.value for split in Split)}") from None
+
+
+@cache
+def fingerprint() -> str:
+    """Changes whenever the generator would say something else: slots, words, phrasings, what is held out."""
+    every = hashlib.sha256()
+    for split in Split:
+        for example in itertools.islice(examples(split, 0), 2_000):
+            every.update(repr(example).encode())
+    for chosen in INTENTS:
+        every.update(repr([(p.name, p.phrasings, p.unseen) for p in chosen.patterns]).encode())
+    return every.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

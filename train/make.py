@@ -18,7 +18,7 @@ from ..runtime.audio import write_wav
 from . import speak
 from .dataset import LINES, Conversation, SpokenMessage, write_lines
 from .intent import MARK
-from .intents import Example, Split, Turn, example_at
+from .intents import Example, Split, Turn, example_at, fingerprint
 from .labels import label_path, write_labels
 
 SETTINGS = "made.json"
@@ -84,7 +84,8 @@ def _claim(request: DataRequest) -> None:
     """Writes the folder's settings, or compares them."""
     path = request.out / SETTINGS
     settings = {
-        "split": request.split.value, "seed": request.seed, "facrt": __version__, "espeak_ng": speak.espeak_version(),
+        "split": request.split.value, "seed": request.seed, "facrt": __version__, "generator": fingerprint(),
+        "espeak_ng": speak.espeak_version(),
     }  # fmt: skip
     try:
         if path.exists():
