@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_train
-from .cli_shared import Json
+from . import cli_plan, cli_train
+from .cli_shared import Json, scheme_overrides
 from .cli_shared import print_json as _print_json
 from .errors import FacrtError, RequestError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="On-device Fun-Audio-Chat."
 )
 app.add_typer(cli_train.app, name="train")
+app.command("plan")(cli_plan.plan)
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")]
 
 
@@ -56,7 +57,7 @@ def export(
     json_: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle."""
-    overrides = dict(_pair(item) for item in set_ or [])
+    overrides = scheme_overrides(set_)
     pipeline = _needs_export_extra()
     from .report import export_progress, print_parity, say
 
@@ -367,13 +368,6 @@ def _needs_export_extra() -> Any:
     except ModuleNotFoundError as error:
         raise RequestError(f"{error.name} is not installed; exporting needs: pip install 'facrt[export]'") from None
     return pipeline
-
-
-def _pair(item: str) -> tuple[str, str]:
-    component, _, scheme = item.partition("=")
-    if not (component and scheme):
-        raise RequestError(f"--set {item!r} is not of the form COMPONENT=SCHEME")
-    return component, scheme
 
 
 def _print_text(text: str, end: str = "\n") -> None:
