@@ -255,7 +255,8 @@ def print_plans(plans: Sequence[Mapping[str, Any]]) -> None:
     """A row per device, on stdout."""
     table = Table(caption="RTF: seconds per second of speech; !: more than the device has")
     for column in ("device", "GB/s", "recipe", "GiB", "RTF", "first sound [ms]", "build [GiB]"):
-        table.add_column(column, justify="left" if column in ("device", "recipe") else "right", no_wrap=True)
+        left = column in ("device", "recipe")
+        table.add_column(column, justify="left" if left else "right", no_wrap=left)
     for plan in plans:
         device, bandwidth = plan["device"]["name"], plan["device"]["bytes_per_second"] / 1e9
         table.add_row(device, f"{bandwidth:.0f}", plan["precision"], *_plan_cells(plan))
