@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard 2>/dev/null -- '*.py' '*.pyi' '*.cpp' '*.hpp' '*.c' '*.h' '*.map' '*.txt' '*.cmake' '*.in' pyproject.toml | grep -v '^tests/'))
 
-.PHONY: demo test test-cpp test-aarch64 lint clean
+.PHONY: demo test test-cpp test-aarch64 wheel-aarch64 lint clean
 
 demo: out/demo/bundle/manifest.json
 	@for question in "When does the library open on Monday?" "Set a timer for ten minutes." "Turn on the kitchen lamp."; do \
@@ -39,6 +39,11 @@ test-aarch64: $(VENV)/.test
 	else \
 		echo "aarch64 is not tested: apt-get install g++-aarch64-linux-gnu qemu-user brings the compiler and the emulator"; \
 	fi
+
+# wheels for JetPack 6 (Python 3.10) and 7 (3.12), cross-compiled and checked: docs/JETSON.md
+WHEEL_PYTHONS ?= $(PYTHON)
+wheel-aarch64:
+	$(PYTHON) deploy/wheel_aarch64.py --out dist --python $(WHEEL_PYTHONS)
 
 lint: $(VENV)/.dev
 	$(BIN)/pre-commit run --all-files

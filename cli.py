@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import cli_plan, cli_train
+from .cli_shared import Json, scheme_overrides
+from .cli_shared import print_json as _print_json
 from .errors import FacrtError, RequestError
 
 if TYPE_CHECKING:
@@ -20,9 +23,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="On-device Fun-Audio-Chat."
 )
-train = typer.Typer(no_args_is_help=True, help="Training data, merging of checkpoints, pictures of losses.")
-app.add_typer(train, name="train")
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+app.add_typer(cli_train.app, name="train")
+app.command("plan")(cli_plan.plan)
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")]
 
 
@@ -55,7 +57,7 @@ def export(
     json_: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle."""
-    overrides = dict(_pair(item) for item in set_ or [])
+    overrides = scheme_overrides(set_)
     pipeline = _needs_export_extra()
     from .report import export_progress, print_parity, say
 
@@ -346,117 +348,6 @@ def doctor(json_: Json = False) -> None:
         print_doctor(findings)
 
 
-@train.command("data")
-def train_data(
-    out: Annotated[Path, typer.Option(help="The dataset's folder; one that was stopped is continued.")],
-    split: Annotated[
-        str, typer.Option(help="train, validation, unseen-slots, unseen-phrasings or unseen-voices.")
-    ] = "train",
-    count: Annotated[int, typer.Option(help="Conversations.")] = 1000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
-    json_: Json = False,
-) -> None:
-    """Make spoken training data: a kiosk-and-robot assistant's conversations."""
-    from .report import count_progress, say
-    from .train.intents import find_split
-    from .train.make import DataRequest, make_dataset
-
-    request = DataRequest(out, find_split(split), count, seed, workers)
-    with count_progress("speaking") as progress:
-        files = make_dataset(request, progress)
-    say(f"{out}: {count} conversations, {files} audio files")
-    if json_:
-        _print_json({"dataset": str(out), "conversations": count, "audio_files": files})
-
-
-@train.command("merge")
-def train_merge(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint folder.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another one of the same shapes.")],
-    out: Annotated[Path, typer.Option(help="The merged checkpoint's folder.")],
-    alpha: Annotated[float, typer.Option(help="A's share, 0 to 1.")] = 0.5,
-    json_: Json = False,
-) -> None:
-    """Merge two checkpoints: alpha * A + (1 - alpha) * B, tensor by tensor."""
-    from .report import count_progress, say
-
-    try:
-        from .train.merge import merge
-    except ModuleNotFoundError as error:
-        raise RequestError(f"{error.name} is not installed; merging needs: pip install 'facrt[train]'") from None
-    with count_progress("merging") as progress:
-        size = merge(a, b, alpha, out, progress)
-    say(f"{out}: {size / 2**20:.1f} MiB of weights")
-    if json_:
-        _print_json({"checkpoint": str(out), "alpha": alpha, "size_bytes": size})
-
-
-@train.command("run")
-def train_run(
-    out: Annotated[
-        Path,
-        typer.Option(help="The run's folder: data, checkpoints, logs, at last nano/ (with --from: checkpoint/)."),
-    ],
-    recipe: Annotated[str, typer.Option(help="A recipe that ships with facrt, or a TOML file.")] = "nano",
-    stages: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage; may be repeated.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A dataset folder instead of the generator's.")] = None,
-    source: Annotated[
-        Path | None, typer.Option("--from", help="A chat checkpoint to train further; its recipe is 8b or alike.")
-    ] = None,
-    speech_tokenizer: Annotated[
-        Path | None, typer.Option(help="The S3 tokenizer's folder. Default: s3tokenizer in that checkpoint.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
-    json_: Json = False,
-) -> None:
-    """Train a model by a recipe; a run that was stopped goes on. Under torchrun, data parallel."""
-    from .report import say, stage_progress
-
-    try:
-        import torch
-
-        from .train import parallel
-        from .train.continued import open_run, write_result
-        from .train.recipe import read_recipe
-        from .train.run import run_recipe
-    except ModuleNotFoundError as error:
-        raise RequestError(f"{error.name} is not installed; training needs: pip install 'facrt[train]'") from None
-    if threads is not None:
-        if threads < 1:
-            raise RequestError(f"--threads is {threads}; 1 or more is needed")
-        torch.set_num_threads(threads)
-    with stage_progress() as show, parallel.processes():
-        is_first = not parallel.rank()
-        run_ = open_run(read_recipe(recipe), out, data, source, speech_tokenizer, show if is_first else lambda *_: None)
-        chosen = tuple(stages or run_.stages)
-        run_recipe(run_, chosen)
-        made, size = write_result(run_) if is_first and chosen == run_.stages else (out, 0)
-    if size:
-        say(f"{made}: {size / 2**20:.1f} MiB; facrt export {made} --out bundle/")
-    if json_ and is_first:
-        _print_json({"run": str(out), "stages": list(chosen), "checkpoint_bytes": size})
-
-
-@train.command("plot")
-def train_plot(
-    logs: Annotated[Path, typer.Argument(metavar="LOGDIR", help="A training run's folder, or one *.jsonl of it.")],
-    out: Annotated[Path, typer.Option(help="The picture.")] = Path("losses.png"),
-    json_: Json = False,
-) -> None:
-    """Draw the losses of a training run, a panel per stage, as PNG."""
-    from .report import say
-
-    try:
-        from .train.plot import plot_losses
-    except ModuleNotFoundError as error:
-        raise RequestError(f"{error.name} is not installed; drawing needs: pip install 'facrt[train]'") from None
-    stages = plot_losses(logs, out)
-    say(f"{out}: {', '.join(stages)}")
-    if json_:
-        _print_json({"picture": str(out), "stages": stages})
-
-
 def _summary(manifest: Any) -> dict[str, Any]:
     return {
         "source": manifest.source,
@@ -477,17 +368,6 @@ def _needs_export_extra() -> Any:
     except ModuleNotFoundError as error:
         raise RequestError(f"{error.name} is not installed; exporting needs: pip install 'facrt[export]'") from None
     return pipeline
-
-
-def _pair(item: str) -> tuple[str, str]:
-    component, _, scheme = item.partition("=")
-    if not (component and scheme):
-        raise RequestError(f"--set {item!r} is not of the form COMPONENT=SCHEME")
-    return component, scheme
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def _print_text(text: str, end: str = "\n") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -205,6 +205,68 @@ def print_bundle(bundle: Bundle) -> None:
             name, f"table {list(entry.shape)}", entry.dtype, f"{manifest.files[entry.file].size_bytes / 2**20:.2f}"
         )
     out.print(table)
+
+
+def print_plan(plan: Mapping[str, Any]) -> None:
+    """One device's plan, on stdout."""
+    out, device, memory = Console(), plan["device"], plan["memory"]
+    out.print(
+        f"{device['caption']}, {device['bytes_per_second'] / 1e9:.0f} GB/s, target {device['target']}", highlight=False
+    )
+    table = Table(title=f"memory, caches for {plan['positions']} positions")
+    for column in ("part", "scheme", "GiB"):
+        table.add_column(column, justify="right" if column == "GiB" else "left")
+    rows = [(name, plan["recipe"][name], size) for name, size in memory["weights"].items()]
+    rows += [(f"cache of {name}", "", size) for name, size in memory["caches"].items()]
+    names = {"tables": "embedding tables", "workspace": "activations", "runtime": "runtime"}
+    for name, scheme, size in [*rows, *((label, "", memory[part]) for part, label in names.items())]:
+        table.add_row(name, scheme, f"{size / 2**30:.2f}")
+    table.add_row(
+        f"all, of {plan['usable_bytes'] / 2**30:.1f} usable", "", f"{plan['total_bytes'] / 2**30:.2f}", style="bold"
+    )
+    out.print(table)
+    if memory["host"]:
+        out.print(f"beside it, in the computer's memory: tables of {memory['host'] / 2**30:.2f} GiB", highlight=False)
+    times = Table(title="time")
+    for column in ("component", "ms per second of speech", "ms to the first sound"):
+        times.add_column(column, justify="left" if column == "component" else "right")
+    speech, first = plan["speech_ms_per_second"], plan["first_audio_parts_ms"]
+    for name in dict.fromkeys([*first, *speech]):
+        times.add_row(name, *(f"{part[name]:.1f}" if name in part else "-" for part in (speech, first)))
+    times.add_row("all", f"{1e3 * plan['real_time_factor']:.0f}", f"{plan['first_audio_ms']:.0f}", style="bold")
+    out.print(times)
+    if "flow_estimator" not in speech:
+        out.print("without a detokenizer: name its folder with --detokenizer DIR", highlight=False)
+    built = plan["build"]
+    out.print(
+        f"build {built['where']}: {built['bytes'] / 2**30:.1f} GiB at its peak ({built['part']})", highlight=False
+    )
+    choice = Table(title="recipes", caption="RTF: seconds per second of speech; !: more than the device has")
+    for column in ("recipe", "GiB", "RTF", "first sound [ms]", "build [GiB]"):
+        choice.add_column(column, justify="left" if column == "recipe" else "right")
+    for name, one in plan["recipes"].items():
+        style = "bold" if name == plan["advised"] else None
+        choice.add_row(name, *_plan_cells(one), style=style)
+    out.print(choice)
+    out.print(plan["advice"], highlight=False)
+
+
+def print_plans(plans: Sequence[Mapping[str, Any]]) -> None:
+    """A row per device, on stdout."""
+    table = Table(caption="RTF: seconds per second of speech; !: more than the device has")
+    for column in ("device", "GB/s", "recipe", "GiB", "RTF", "first sound [ms]", "build [GiB]"):
+        left = column in ("device", "recipe")
+        table.add_column(column, justify="left" if left else "right", no_wrap=left)
+    for plan in plans:
+        device, bandwidth = plan["device"]["name"], plan["device"]["bytes_per_second"] / 1e9
+        table.add_row(device, f"{bandwidth:.0f}", plan["precision"], *_plan_cells(plan))
+    Console().print(table)
+
+
+def _plan_cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    size = f"{one['total_bytes'] / 2**30:.1f}{'' if one['fits'] else '!'}"
+    build = f"{one['build']['bytes'] / 2**30:.1f}{'!' if one['build']['fits'] is False else ''}"
+    return size, f"{one['real_time_factor']:.2f}", f"{one['first_audio_ms']:.0f}", build
 
 
 def print_doctor(findings: dict[str, Any]) -> None:

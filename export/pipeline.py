@@ -21,13 +21,7 @@ from ..errors import CheckpointError, RequestError
 from ..model import checkpoint
 from ..model.backbone import Backbone
 from ..model.components import Component, ModelConfig, components
-from ..model.config_files import (
-    read_chat_config,
-    read_detokenizer_config,
-    read_json,
-    read_sampling,
-    read_speech_tokenizer_config,
-)
+from ..model.config_files import read_chat_config, read_json, read_sampling
 from ..model.decoder import MixtureOfExperts, run_all_experts
 from ..model.flow import Flow, flow_noise
 from ..model.generate import ChatModel
@@ -42,10 +36,10 @@ from . import native_head, passes, quantized, tables
 from .calibration import calibrate, read_questions
 from .cost import is_quantized
 from .parity import compare, measure
+from .source import checkpoint_folder, companions, read_config
 from .targets import Target, find_target
 from .trace import DecoderGraph, StepGraph, trace
 
-NANO = Path(__file__).parent.parent / "nano"  # the small trained model that ships with facrt
 EXTERNAL_DATA_BYTES = 256 << 20  # a larger graph keeps its weights in a file beside it, which is memory-mapped
 EXPERTS = ("gate_up", "down")  # parameters of a mixture of experts
 SMALL_BYTES = 256  # tensors up to this stay in the graph
@@ -85,10 +79,10 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
     if request.native is not None:
         native_head.find_packing(request.native)
     source, name = checkpoint_folder(request.source)
-    companions = _companions(checkpoint.existing(source), request.detokenizer, request.speech_tokenizer)
-    table = components(_read_config(source, *companions), target.cache)
+    beside = companions(checkpoint.existing(source), request.detokenizer, request.speech_tokenizer)
+    table = components(read_config(source, *beside), target.cache)
     recipe = wish.recipe(table)
-    model = open_model(source, *companions)
+    model = open_model(source, *beside)
     model = calibrate(model, recipe, questions, progress)
     with staged(request.out) as folder:
         manifest = _write(model, table, recipe, target, name, folder, request.native, progress)
@@ -131,7 +125,7 @@ def verify(
     bundle = open_bundle(folder)
     manifest = bundle.manifest
     path, _ = checkpoint_folder(source)
-    detokenizer, speech_tokenizer = _companions(path, detokenizer, speech_tokenizer)
+    detokenizer, speech_tokenizer = companions(path, detokenizer, speech_tokenizer)
     if read_chat_config(checkpoint.existing(path)) != manifest.model.chat:
         raise CheckpointError(f"{source} has another configuration than the checkpoint that {folder} came from")
     keep_detokenizer = detokenizer if manifest.model.flow is not None else None
@@ -147,27 +141,6 @@ def refuse_unquantized(folder: Path) -> None:
     """Raises RequestError where a bundle has no quantized component, so that there is nothing to draw."""
     if not is_quantized(open_bundle(folder)):
         raise RequestError(f"{folder} is not quantized: there is nothing to draw; leave --chart out")
-
-
-def checkpoint_folder(source: str) -> tuple[Path, str]:
-    """The folder behind SOURCE, and the name that the bundle remembers."""
-    return (NANO, "nano") if source == "nano" else (Path(source), Path(source).resolve().name)
-
-
-def _companions(
-    folder: Path, detokenizer: Path | None, speech_tokenizer: Path | None
-) -> tuple[Path | None, Path | None]:
-    """What was named, else what lies in the checkpoint folder."""
-    inside = [folder / name if (folder / name).is_dir() else None for name in ("detokenizer", "s3tokenizer")]
-    return detokenizer or inside[0], speech_tokenizer or inside[1]
-
-
-def _read_config(folder: Path, detokenizer: Path | None, speech_tokenizer: Path | None) -> ModelConfig:
-    """The configurations alone; no weight is touched."""
-    chat = read_chat_config(folder)
-    flow, vocoder = read_detokenizer_config(checkpoint.existing(detokenizer)) if detokenizer else (None, None)
-    voice = read_speech_tokenizer_config(checkpoint.existing(speech_tokenizer)) if speech_tokenizer else None
-    return ModelConfig(chat, flow, vocoder, voice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +166,7 @@ def open_model(folder: Path, detokenizer: Path | None = None, speech_tokenizer: 
         CheckpointError: something is missing or broken, all wrong tensors listed.
     """
     folder = checkpoint.existing(folder)
-    detokenizer, speech_tokenizer = _companions(folder, detokenizer, speech_tokenizer)
+    detokenizer, speech_tokenizer = companions(folder, detokenizer, speech_tokenizer)
     chat, readers = checkpoint.open_chat(folder)
     graphs: dict[str, nn.Module] = {
         "audio_encoder": chat.audio_encoder,

@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 from . import audio_encoder, flow, grouping, speech_head, speech_tokenizer, vocoder, weights
 from .backbone import backbone_layout
 from .config import ChatConfig
-from .config_files import read_chat_config, read_detokenizer_config, read_speech_tokenizer_config
+from .config_files import existing, read_chat_config, read_detokenizer_config, read_speech_tokenizer_config
 from .flow import Flow
 from .generate import ChatModel
 from .speech_tokenizer import SpeechTokenizer
@@ -162,15 +162,3 @@ def load_speakers(folder: Path | str) -> Mapping[str, Tensor]:
         return {name: torch.as_tensor(info["embedding"]).float().flatten() for name, info in raw.items()}
     except Exception as error:  # torch raises many kinds for a broken file
         raise CheckpointError(f"{path} holds no speaker embeddings: {str(error).strip().splitlines()[0]}") from None
-
-
-def existing(folder: Path | str) -> Path:
-    """The folder as a path.
-
-    Raises:
-        CheckpointError: there is no such folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder; a checkpoint folder (with config.json) is needed")
-    return folder

@@ -25,6 +25,18 @@ from .config import (
 from .settings import PUBLISHED_SAMPLING, GenerationSettings
 
 
+def existing(folder: Path | str) -> Path:
+    """The folder as a path.
+
+    Raises:
+        CheckpointError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder; a checkpoint folder (with config.json) is needed")
+    return folder
+
+
 def read_chat_config(folder: Path) -> ChatConfig:
     """Reads config.json (and generation_config.json for the eos ids) of a Fun-Audio-Chat checkpoint.
 

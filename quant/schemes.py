@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+if TYPE_CHECKING:  # the table alone is read where there is no torch
+    from torch import Tensor
 
 INT8_LIMIT = 127
 INT4_LIMIT = 8
@@ -53,6 +53,8 @@ class Scheme:
 
 def quantize_int8(weight: Tensor) -> Quantized:
     """Symmetric, one scale per row, integers in -127 .. 127; leading axes are free."""
+    import torch
+
     scale = weight.abs().amax(-1, keepdim=True) / INT8_LIMIT
     return Quantized(_divide(weight, scale).round_().to(torch.int8), scale, weight.shape[-1])
 
@@ -62,6 +64,9 @@ def quantize_int4(weight: Tensor, block: int) -> Quantized:
 
     Leading axes are free; the last block may be shorter.
     """
+    import torch
+    import torch.nn.functional as F
+
     cols = weight.shape[-1]
     blocks = F.pad(weight, (0, -cols % block)).unflatten(-1, (-1, block))
     furthest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
@@ -72,11 +77,15 @@ def quantize_int4(weight: Tensor, block: int) -> Quantized:
 
 def quantize_fp8(weight: Tensor) -> Quantized:
     """E4M3 with one scale per row, the value furthest from zero at +-448."""
+    import torch
+
     scale = weight.abs().amax(-1, keepdim=True) / FP8_LIMIT
     return Quantized(_divide(weight, scale).to(torch.float8_e4m3fn), scale, weight.shape[-1])
 
 
 def _divide(values: Tensor, scale: Tensor) -> Tensor:
+    import torch
+
     return torch.where(scale == 0, torch.zeros_like(values), values / scale)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from facrt.export.pipeline import NANO, ExportRequest, export
+from facrt.export.pipeline import ExportRequest, export
+from facrt.export.source import NANO
 from facrt.runtime.engine import Engine, load
 from safetensors import safe_open
 

@@ -36,6 +36,13 @@ def test_the_runtime_imports_nothing_heavy() -> None:
     assert not set(HEAVY) & set(loaded)
 
 
+def test_planning_needs_no_torch() -> None:
+    imports = "import facrt.export.plan as p, facrt.export.devices as d, sys"
+    loaded = fresh(f"{imports}; p.plan(p.read_source('8b'), d.DEVICES['h100']); print(*sys.modules)").split()
+    assert "facrt.quant.schemes" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
 def test_the_package_itself_imports_next_to_nothing() -> None:
     loaded = fresh("import facrt, sys; print(*sys.modules)").split()
     assert not {*HEAVY, "numpy", "onnxruntime", "facrt.runtime", "facrt.errors"} & set(loaded)
@@ -100,7 +107,7 @@ def documented() -> dict[str, set[str]]:
     return {part.split()[0]: set(re.findall(r"--[a-z][a-z-]*", part)) for part in parts}
 
 
-@pytest.mark.parametrize("verb", ["export", "run", "chat", "profile", "verify", "inspect", "doctor"])
+@pytest.mark.parametrize("verb", ["export", "run", "chat", "profile", "verify", "inspect", "plan", "doctor"])
 def test_the_commands_are_as_documented(verb: str) -> None:
     listed = documented()[verb]
     assert listed <= options(verb)
