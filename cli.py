@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .errors import FacrtError, RequestError
+from .server.command import serve
 
 if TYPE_CHECKING:
     from .runtime.backend import Array
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 train = typer.Typer(no_args_is_help=True, help="Training data, merging of checkpoints, pictures of losses.")
 app.add_typer(train, name="train")
+app.command()(serve)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")]
 
@@ -340,10 +342,7 @@ def doctor(json_: Json = False) -> None:
     from .runtime.doctor import examine
 
     findings = examine()
-    if json_:
-        _print_json(findings)
-    else:
-        print_doctor(findings)
+    (_print_json if json_ else print_doctor)(findings)
 
 
 @train.command("data")
