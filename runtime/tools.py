@@ -62,7 +62,8 @@ class Toolbox:
         if not isinstance(raw, dict) or set(raw) != {"name", "arguments"} or not isinstance(raw["arguments"], dict):
             return ToolCallFailed('the call is not {"name": ..., "arguments": {...}}', text, turn)
         if not isinstance(raw["name"], str) or raw["name"] not in self.tools:
-            return ToolCallFailed(f"there is no tool {raw['name']!r}; declared: {', '.join(self.tools)}", text, turn)
+            declared = ", ".join(self.tools) or "none"
+            return ToolCallFailed(f"there is no tool {raw['name']!r}; declared: {declared}", text, turn)
         try:
             fault = next(iter(self._validators[raw["name"]].iter_errors(raw["arguments"])), None)
         except Exception as error:  # a reference that leads nowhere or in circles, a pattern that is none
