@@ -10,7 +10,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
@@ -48,12 +48,19 @@ class Access:
             return None
         # without a key, a web page elsewhere must not be able to talk through its visitor's browser
         origin, host = connection.headers.get("origin"), connection.headers.get("host", "")
-        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in self.origins and _place(origin).netloc != host:
             return 403, f"pages of {origin[:200]} may not connect; allow them with --origin, or set an API key"
-        allowed = (*LOOPBACK, *(urlsplit(each).hostname for each in self.origins))
-        if self.is_loopback and urlsplit(f"//{host}").hostname not in allowed:
+        allowed = (*LOOPBACK, *(_place(each).hostname for each in self.origins))
+        if self.is_loopback and _place(f"//{host}").hostname not in allowed:
             return 403, f"host {host[:200]!r} is not this machine; allow it with --origin, or set an API key"
         return None
+
+
+def _place(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # of a client's header
+        return urlsplit("")
 
 
 def _key_of(connection: HTTPConnection) -> str | None:

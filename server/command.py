@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import socket
+import ssl
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -55,16 +57,14 @@ def serve(
         max_sessions=max_sessions, max_waiting=max_waiting, max_session_seconds=max_session_seconds,
         max_turn_seconds=max_turn_seconds, max_message_bytes=max_message_kib * 1024, max_steps=max_steps,
     )  # fmt: skip
-    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key != ""):
-        raise RequestError("the API key is empty or holds characters that a header cannot carry; choose another one")
+    if api_key is not None and not re.fullmatch(r"[A-Za-z0-9._~-]+", api_key):
+        raise RequestError("the API key is empty or holds more than letters, digits and . _ ~ -; choose another one")
     is_loopback = _is_loopback(host)
     if not is_loopback and api_key is None:
         raise RequestError(f"--host {host} is reachable from the network: set an API key, as FACRT_API_KEY")
     if (tls_cert is None) != (tls_key is None):
         raise RequestError("TLS needs both --tls-cert and --tls-key")
-    for path in (tls_cert, tls_key):
-        if path is not None and not path.is_file():
-            raise RequestError(f"{path} is missing: a PEM file is needed")
+    _check_tls(tls_cert, tls_key)
     open_detector(detector)
     listening = _listen(host, port)
     desk = Desk(load(bundle, num_threads=threads), max_waiting, {"greedy": greedy, "seed": seed})
@@ -76,6 +76,18 @@ def serve(
     )  # fmt: skip
     _announce(host, listening.getsockname()[1], tls_cert is not None, json_)
     uvicorn.Server(config).run([listening])
+
+
+def _check_tls(cert: Path | None, key: Path | None) -> None:
+    if cert is None or key is None:
+        return
+    for path in (cert, key):
+        if not path.is_file():
+            raise RequestError(f"{path} is missing: a PEM file is needed")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except (ssl.SSLError, OSError) as error:
+        raise RequestError(f"{cert} and {key} are no certificate and its key in PEM ({error})") from None
 
 
 def _is_loopback(host: str) -> bool:

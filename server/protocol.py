@@ -35,9 +35,9 @@ class Format(_Strict):
 
 class ServerVad(_Strict):
     type: Literal["server_vad"] = "server_vad"
-    threshold: float = Field(0.5, gt=0, le=1)
-    prefix_padding_ms: int = Field(300, ge=0, le=10_000)
-    silence_duration_ms: int = Field(500, ge=0, le=10_000)
+    threshold: float = Field(default=0.5, gt=0, le=1)
+    prefix_padding_ms: int = Field(default=300, ge=0, le=10_000)
+    silence_duration_ms: int = Field(default=500, ge=0, le=10_000)
     create_response: bool = True
     interrupt_response: bool = True
     idle_timeout_ms: None = None
@@ -53,7 +53,7 @@ class AudioIn(_Strict):
 class AudioOut(_Strict):
     format: Format = Format()
     voice: str | None = None  # None: the bundle's first speaker
-    speed: float = Field(1.0, ge=1, le=1)
+    speed: float = Field(default=1.0, ge=1, le=1)
 
 
 class SessionAudio(_Strict):
@@ -116,7 +116,7 @@ class OutputText(_Strict):
 
 
 class _Item(_Strict):
-    id: str | None = Field(None, min_length=1, max_length=64)
+    id: str | None = Field(default=None, min_length=1, max_length=64)
     object: Literal["realtime.item"] | None = None
     status: Literal["completed", "incomplete", "in_progress"] | None = None
 
@@ -180,7 +180,7 @@ class ResponseConfig(_Strict):
     tools: list[FunctionTool] | None = None
     tool_choice: Literal["auto", "none"] | None = None
     max_output_tokens: MaxTokens | None = None
-    metadata: dict[str, str] | None = Field(None, max_length=16)
+    metadata: dict[str, str] | None = Field(default=None, max_length=16)
     conversation: Literal["auto", "none"] = "auto"
     input: list[InputItem] | None = None
     parallel_tool_calls: Literal[True] | None = None
@@ -190,7 +190,7 @@ class ResponseConfig(_Strict):
 
 class _Event(_Strict):
     type: str
-    event_id: str | None = Field(None, max_length=512)
+    event_id: str | None = Field(default=None, max_length=512)
 
 
 class SessionUpdate(_Event):

@@ -319,7 +319,11 @@ class Session:
             may_forget=config.truncation == "auto" and asked.input is None,
         )  # fmt: skip
         loop = asyncio.get_running_loop()
-        ask = Ask(question, self._num_answers + 1, lambda told: loop.call_soon_threadsafe(self._take, told))
+
+        def tell(told: TextDelta | AudioChunk) -> None:
+            loop.call_soon_threadsafe(self._take, told)
+
+        ask = Ask(question, self._num_answers + 1, tell)
         answer = self._desk.answer(self._ears, ask)  # or it is busy
         self._num_answers += 1
         kept_in = self._conversation_id if asked.conversation == "auto" else None

@@ -97,11 +97,10 @@ class Client:
 
 
 @contextlib.contextmanager
-def connected(server: Running, api_key: str = "none") -> Iterator[Client]:
+def connected(url: str, api_key: str = "none") -> Iterator[Client]:
     """A session of the openai package's."""
-    client = openai.OpenAI(
-        api_key=api_key, base_url=f"{server.url}/v1", websocket_base_url=f"ws://127.0.0.1:{server.port}/v1"
-    )
+    base = f"{url.rstrip('/')}/v1"
+    client = openai.OpenAI(api_key=api_key, base_url=base, websocket_base_url=base.replace("http", "ws", 1))
     with client.realtime.connect(model="nano") as connection:
         talk = Client(connection)
         talk.until("session.created")

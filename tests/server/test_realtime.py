@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import pytest
 from facrt.runtime.engine import Engine, load
 from facrt.runtime.events import AudioChunk, TurnEnded
 from goldens import waveforms
+from websockets.exceptions import ConnectionClosed
 
 sys.path.insert(0, str(Path(__file__).parent))
 from serving import GREEDY, Client, Running, connected, hum, running
@@ -61,7 +65,7 @@ def transcript(client: Client) -> str:
 
 
 def test_a_text_turn(engine: Engine, server: Running) -> None:
-    with connected(server) as client:
+    with connected(server.url) as client:
         assert client.events[0].session.audio.output.voice == "nano"
         client.write(LAMP_QUESTION)
         response = client.answer()
@@ -84,7 +88,7 @@ def test_a_text_turn(engine: Engine, server: Running) -> None:
 
 
 def test_an_answer_in_text(server: Running) -> None:
-    with connected(server) as client:
+    with connected(server.url) as client:
         client.write(LAMP_QUESTION)
         response = client.answer(response={"output_modalities": ["text"], "metadata": {"topic": "lamps"}})
         assert response.status == "completed"
@@ -95,7 +99,7 @@ def test_an_answer_in_text(server: Running) -> None:
 
 
 def test_a_spoken_turn_that_the_server_detects(server: Running) -> None:
-    with connected(server) as client:
+    with connected(server.url) as client:
         pcm = hum(1.5)
         for i in range(0, len(pcm), 2400):
             client.connection.input_audio_buffer.append(audio=encoded(pcm[i : i + 2400]))
@@ -116,7 +120,7 @@ def test_a_spoken_turn_that_the_server_detects(server: Running) -> None:
 
 def test_push_to_talk_equals_the_runtime(engine: Engine, server: Running) -> None:
     pcm = waveforms("u3p7")[0]  # its rate does not matter here
-    with engine.conversation() as talk, connected(server) as client:
+    with engine.conversation() as talk, connected(server.url) as client:
         talk.feed(pcm, 24_000)
         events = list(talk.stream(**GREEDY))
         client.push_to_talk()
@@ -133,7 +137,7 @@ def test_push_to_talk_equals_the_runtime(engine: Engine, server: Running) -> Non
 
 
 def test_a_cancelled_turn(endless: Running) -> None:
-    with connected(endless) as client:
+    with connected(endless.url) as client:
         client.write(LAMP_QUESTION)
         client.connection.response.create()
         client.until("response.output_audio.delta")
@@ -149,7 +153,7 @@ def test_a_cancelled_turn(endless: Running) -> None:
 
 
 def test_the_user_cuts_in(endless: Running) -> None:
-    with connected(endless) as client:
+    with connected(endless.url) as client:
         client.write(LAMP_QUESTION)
         client.connection.response.create()
         client.until("response.output_audio.delta")
@@ -159,7 +163,7 @@ def test_the_user_cuts_in(endless: Running) -> None:
 
 
 def test_an_answer_of_limited_length(endless: Running) -> None:
-    with connected(endless) as client:
+    with connected(endless.url) as client:
         client.write(LAMP_QUESTION)
         response = client.answer(response={"max_output_tokens": 6})
         assert (response.status, response.status_details.reason) == ("incomplete", "max_output_tokens")
@@ -174,7 +178,7 @@ def test_a_truncated_turn_equals_the_runtime(engine: Engine, server: Running, mo
         list(talk.stream(text=LAMP_QUESTION, **GREEDY))
         talk.truncate(700)
         kept = talk.messages[2].text or ""
-    with connected(server) as client:
+    with connected(server.url) as client:
         client.write(LAMP_QUESTION)
         item = client.answer().output[-1]
         assert item.type == "message"
@@ -214,7 +218,7 @@ def test_a_tool_call(engine: Engine, endless: Running, monkeypatch: pytest.Monke
     call = '{"name": "lamp", "arguments": {"room": "kitchen"}}'
     monkeypatch.setattr(engine.prompter, "decode", Saying(f"<tool_call>{call}</tool_call>One moment.", "It is on."))
     limit = {"max_output_tokens": 12}
-    with connected(endless) as client:
+    with connected(endless.url) as client:
         client.connection.session.update(session={"type": "realtime", "tools": [LAMP]})
         assert client.until("session.updated").session.tools[0].name == "lamp"
         client.write(LAMP_QUESTION)
@@ -238,7 +242,7 @@ def test_a_tool_call(engine: Engine, endless: Running, monkeypatch: pytest.Monke
 
 
 def test_two_sessions_do_not_mix(server: Running) -> None:
-    with connected(server) as one, connected(server) as two:
+    with connected(server.url) as one, connected(server.url) as two:
         one.write(LAMP_QUESTION)
         two.write(TIMER_QUESTION)
         one.connection.response.create()
@@ -248,12 +252,34 @@ def test_two_sessions_do_not_mix(server: Running) -> None:
         assert (transcript(one), transcript(two)) == (LAMP_ANSWER, TIMER_ANSWER)
 
 
-def test_facrt_serve(facrt: Any, nano_bundle: Path) -> None:
+def test_mistakes_of_the_command_line(facrt: Any, nano_bundle: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        line = facrt.refusal("serve", nano_bundle, "--port", port)
-    assert "cannot be listened on" in line
-    assert "set an API key" in facrt.refusal("serve", nano_bundle, "--host", "0.0.0.0")
-    assert "both --tls-cert and --tls-key" in facrt.refusal("serve", nano_bundle, "--tls-key", "k.pem")
-    assert "max_sessions 0 is not at least 1" in facrt.refusal("serve", nano_bundle, "--max-sessions", 0)
-    assert "manifest.json" in facrt.refusal("serve", nano_bundle.parent, "--port", 0)
+        assert "cannot be listened on" in facrt.refusal("serve", nano_bundle, "--port", port)
+    (tmp_path / "k.pem").write_text("no key")
+    mistakes = {
+        ("--host", "0.0.0.0"): "set an API key",
+        ("--api-key", "a b"): "letters, digits",
+        ("--tls-key", "k.pem"): "both --tls-cert and --tls-key",
+        ("--tls-key", tmp_path / "k.pem", "--tls-cert", tmp_path / "k.pem"): "no certificate",
+        ("--max-sessions", 0): "max_sessions 0 is not at least 1",
+        ("--detector", "nose"): "allowed: silero, energy",
+    }
+    for arguments, reason in mistakes.items():
+        assert reason in facrt.refusal("serve", nano_bundle, *arguments)
+    assert "manifest.json" in facrt.refusal("serve", tmp_path, "--port", 0)
+
+
+def test_the_command_serves(nano_bundle: Path) -> None:
+    command = [sys.executable, "-m", "facrt.cli", "serve", str(nano_bundle), "--port", "0", "--json", "--greedy"]
+    environment = {**os.environ, "FACRT_API_KEY": "hunter2"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        addresses = json.loads(process.stdout.readline())
+        with connected(addresses["page"], api_key="hunter2") as client:
+            client.write(LAMP_QUESTION)
+            assert client.answer(response={"output_modalities": ["text"]}).output[0].content[0].text == LAMP_ANSWER
+            process.terminate()
+            with pytest.raises(ConnectionClosed):
+                client.until("never")
+        assert process.wait(timeout=60) == -signal.SIGTERM
