@@ -14,6 +14,7 @@ from . import cli_plan, cli_train
 from .cli_shared import Json, scheme_overrides
 from .cli_shared import print_json as _print_json
 from .errors import FacrtError, RequestError
+from .server.command import serve
 
 if TYPE_CHECKING:
     from .runtime.backend import Array
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_train.app, name="train")
 app.command("plan")(cli_plan.plan)
+app.command()(serve)
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")]
 
 

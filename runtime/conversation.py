@@ -109,11 +109,11 @@ class Conversation:
         """
         if self._listener is None:
             self._listener = self._engine.listener()
-            self._read_ahead(self._listener.rows)
+            self._engine.read_ahead(self.messages, self._listener.rows, self._speech)
         num_encoded = self._listener.num_encoded
         self._listener.feed(samples, sample_rate)
         if self._listener.num_encoded > num_encoded:
-            self._read_ahead(self._listener.rows)
+            self._engine.read_ahead(self.messages, self._listener.rows, self._speech)
 
     def clear(self) -> None:
         """Forgets what was fed since the last turn."""
@@ -308,12 +308,6 @@ class Conversation:
         listener, self._listener = self._listener, None
         rows = listener.finish()
         return Message("user", text, listener.audio, rows=rows)
-
-    def _read_ahead(self, rows: Array) -> None:
-        engine = self._engine
-        ids = engine.prompter.encode_open(self.messages, len(rows))
-        heard = [engine.hearing.embed(m) for m in self.messages if engine.prompter.num_slots(m)]
-        engine.loop.warm(ids, np.concatenate([engine.hearing.no_rows, *heard, rows]), self._speech)
 
     def _kept_text(self, answer: Answer, played_ms: float | None) -> str:
         """The words of an answer up to the ones beside the last speech group that began to be played."""

@@ -286,6 +286,21 @@ class Engine:
         """Hears one user turn in chunks."""
         return Listener(self.hearing, self.config.audio.num_mels)
 
+    def read_ahead(self, messages: Sequence[Message], rows: Array, speech: bool) -> None:
+        """Lets backbone and speech head read a spoken turn that is not over yet, as far as the caches lack it.
+
+        Args:
+            messages: the history before the turn.
+            rows: [P, H], what was heard of the turn so far.
+            speech: whether the answer will be spoken.
+
+        Raises:
+            RequestError: the conversation is longer than the caches.
+        """
+        ids = self.prompter.encode_open(messages, len(rows))
+        heard = [self.hearing.embed(m) for m in messages if self.prompter.num_slots(m)]
+        self.loop.warm(ids, np.concatenate([self.hearing.no_rows, *heard, rows]), speech)
+
     def _prompt(self, messages: Sequence[Message]) -> tuple[NDArray[np.int64], Array]:
         prompt_ids = self.prompter.encode(messages)
         heard = [self.hearing.embed(m) for m in messages if self.prompter.num_slots(m)]

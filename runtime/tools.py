@@ -62,8 +62,12 @@ class Toolbox:
         if not isinstance(raw, dict) or set(raw) != {"name", "arguments"} or not isinstance(raw["arguments"], dict):
             return ToolCallFailed('the call is not {"name": ..., "arguments": {...}}', text, turn)
         if not isinstance(raw["name"], str) or raw["name"] not in self.tools:
-            return ToolCallFailed(f"there is no tool {raw['name']!r}; declared: {', '.join(self.tools)}", text, turn)
-        fault = next(iter(self._validators[raw["name"]].iter_errors(raw["arguments"])), None)
+            declared = ", ".join(self.tools) or "none"
+            return ToolCallFailed(f"there is no tool {raw['name']!r}; declared: {declared}", text, turn)
+        try:
+            fault = next(iter(self._validators[raw["name"]].iter_errors(raw["arguments"])), None)
+        except Exception as error:  # a reference that leads nowhere or in circles, a pattern that is none
+            return ToolCallFailed(f"the parameters of {raw['name']} cannot be checked: {error}", text, turn)
         if fault is not None:
             return ToolCallFailed(f"arguments of {raw['name']}: {fault.message}", text, turn)
         return ToolCall(call_id, raw["name"], raw["arguments"], turn)
@@ -81,6 +85,7 @@ class Toolbox:
 def _validator(tool: Tool) -> Any:
     try:
         import jsonschema
+        import referencing
     except ModuleNotFoundError:
         raise RequestError("jsonschema is not installed; tools need: pip install 'facrt[live]'") from None
     kind = jsonschema.Draft202012Validator
@@ -88,7 +93,7 @@ def _validator(tool: Tool) -> Any:
         kind.check_schema(dict(tool.parameters))
     except jsonschema.SchemaError as error:
         raise RequestError(f"the parameters of tool {tool.name!r} are no JSON Schema: {error.message}") from None
-    return kind(dict(tool.parameters))
+    return kind(dict(tool.parameters), registry=referencing.Registry())  # an empty one: nothing is fetched
 
 
 def response_text(results: Sequence[Any]) -> str:

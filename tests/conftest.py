@@ -35,6 +35,14 @@ def golden_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that ships, fp32, cpu."""
+    out = tmp_path_factory.mktemp("bundles") / "nano"
+    export(ExportRequest("nano", out, verify=False))
+    return out
+
+
+@pytest.fixture(scope="session")
 def golden_engine(golden_bundle: Path) -> Engine:
     return load(golden_bundle, max_positions=512)
 

@@ -23,7 +23,9 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+def engine(request: pytest.FixtureRequest, nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    if request.param == "fp32":
+        return load(nano_bundle)
     out = tmp_path_factory.mktemp("nano") / request.param
     export(ExportRequest("nano", out, precision=request.param, verify=False))
     return load(out)

@@ -19,7 +19,7 @@ from facrt.model.components import Component, TensorSpec, components
 from facrt.runtime.bundle import open_bundle
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("model", "quant", "export", "runtime")
+FOLDERS = ("model", "quant", "export", "runtime", "server")
 HEAVY = ("torch", "onnx", "onnxscript", "onnx_ir", "transformers")
 
 
@@ -50,7 +50,7 @@ def test_the_package_itself_imports_next_to_nothing() -> None:
 
 def test_the_command_line_waits_for_its_verb() -> None:
     loaded = fresh("import facrt.cli, sys; print(*sys.modules)").split()
-    assert not {*HEAVY, "numpy", "onnxruntime"} & set(loaded)
+    assert not {*HEAVY, "numpy", "onnxruntime", "starlette", "pydantic", "uvicorn"} & set(loaded)
 
 
 def test_the_public_names() -> None:
@@ -77,7 +77,7 @@ def test_the_wheel_is_whole() -> None:
     held = {str(PurePosixPath(file)) for file in importlib.metadata.files("facrt") or []}
     wanted = {name for folder in FOLDERS for name in tracked(f"{folder}/*.py", f"{folder}/**/*.py")}
     wanted |= {name for name in tracked("*.py") if "/" not in name}
-    wanted |= {"py.typed", "runtime/_native.pyi"}
+    wanted |= {"py.typed", "runtime/_native.pyi", "server/page.html"}
     assert {"__init__.py", "cli.py", "errors.py", "report.py", "runtime/engine.py"} <= wanted
     assert sorted(name for name in wanted if f"facrt/{name}" not in held) == []
     assert [name for name in held if re.fullmatch(r"facrt/runtime/_native\.\S+\.(so|pyd|dylib)", name)]
@@ -107,7 +107,7 @@ def documented() -> dict[str, set[str]]:
     return {part.split()[0]: set(re.findall(r"--[a-z][a-z-]*", part)) for part in parts}
 
 
-@pytest.mark.parametrize("verb", ["export", "run", "chat", "profile", "verify", "inspect", "plan", "doctor"])
+@pytest.mark.parametrize("verb", ["export", "run", "chat", "serve", "profile", "verify", "inspect", "plan", "doctor"])
 def test_the_commands_are_as_documented(verb: str) -> None:
     listed = documented()[verb]
     assert listed <= options(verb)
@@ -185,6 +185,7 @@ def test_the_runtime_stands_on_little(path: Path) -> None:
 
 
 BELOW = {
+    "server": {"errors", "model", "runtime", "server"},
     "model": {"errors", "model"},
     "quant": {"errors", "model", "quant"},
     "export": {"errors", "model", "quant", "runtime", "export", "staging", "__version__"},

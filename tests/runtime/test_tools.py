@@ -47,6 +47,13 @@ def test_calls_that_cannot_be_run(text: str, reason: str) -> None:
     assert event.text == text
 
 
+def test_schemas_that_cannot_be_followed() -> None:
+    for reference in ("#", "#/nowhere", "http://127.0.0.1:9/schema.json"):
+        event = Toolbox([Tool("lamp", "", {"$ref": reference})]).read('{"name": "lamp", "arguments": {}}', "c", 1)
+        assert isinstance(event, ToolCallFailed)
+        assert "cannot be checked" in event.reason
+
+
 def test_toolboxes_that_are_none() -> None:
     with pytest.raises(RequestError, match="a name each"):
         Toolbox([LAMP, LAMP])
