@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,8 +33,18 @@ BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")]
 
 def main() -> None:
     """Runs the command line: exit 0, 2 for a user's mistake (one line on stderr), 1 for a fault of ours."""
+    _guarded(app)
+
+
+def main_of(verb: str, arguments: list[str], program: str) -> None:
+    """One verb under another program's name; otherwise as `main`."""
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    _guarded(lambda: command.main(arguments, prog_name=program))
+
+
+def _guarded(run_: Callable[[], object]) -> None:
     try:
-        app()
+        run_()
     except FacrtError as error:
         sys.stderr.write(f"facrt: {' '.join(str(error).split())}\n")
         sys.exit(2)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .cli_shared import Json, print_json, scheme_overrides
+from .errors import RequestError
 
 
 def plan(
@@ -32,12 +32,14 @@ def plan(
     from .report import print_plan, print_plans
 
     wish = None
-    if precision or set_ or recipe:
-        base = read_wish(recipe) if recipe else Wish()
-        wish = replace(base, precision=precision or base.precision)
-        wish = replace(wish, overrides={**base.overrides, **scheme_overrides(set_)})
+    try:
+        if precision or set_ or recipe:
+            base = read_wish(recipe) if recipe else Wish()
+            wish = Wish(precision or base.precision, {**base.overrides, **scheme_overrides(set_)})
+        config = read_source(source, detokenizer, speech_tokenizer)
+    except ModuleNotFoundError as error:  # YAML of a detokenizer; TOML of a recipe on Python 3.10
+        raise RequestError(f"{error.name} is not installed; reading this needs: pip install 'facrt[export]'") from None
     rows = list(DEVICES.values()) if device == "all" else [find_device(device)]
-    config = read_source(source, detokenizer, speech_tokenizer)
     plans = [make(config, row, wish, positions) for row in rows]
     if json_:
         print_json({"source": source, "plans": plans} if device == "all" else {"source": source, **plans[0]})

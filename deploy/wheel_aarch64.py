@@ -33,7 +33,7 @@ def build(python: str, out: Path) -> Path:
     version = output(python, "-c", "import sys; print('%d%d' % sys.version_info[:2])")
     tools = ROOT / "build" / f"tools-cp{version}"  # kept, so that a second build compiles only what changed
     own = str(tools / "bin" / "python")
-    if not tools.exists():
+    if not (tools / "bin" / "ninja").exists():
         run(python, "-m", "venv", str(tools))
         run(own, "-m", "pip", "install", "-q", "--disable-pip-version-check", *TOOLS)
     # the build backend alone may see these: pip would take the machine for a Jetson

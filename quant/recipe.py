@@ -11,11 +11,6 @@ from typing import Any
 from ..errors import RequestError
 from .schemes import SCHEMES
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 # A recipe: component -> scheme, "*" for all others. The pitch becomes phase, so rounding there is heard: fp32, always.
 # Convolutions (flow_front, vocoder) are small; the speech tokenizer serves voice prompts only.
 FLOATING = {"flow_front": "fp16", "vocoder_source": "fp32", "vocoder": "fp16", "speech_tokenizer": "fp16"}
@@ -94,6 +89,11 @@ def read_wish(path: Path) -> Wish:
     Raises:
         RequestError: no TOML, or other keys.
     """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib  # of the extra `export`; recipes without a file do without
+
     try:
         raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -81,6 +81,7 @@ def test_the_wheel_is_whole() -> None:
     assert {"__init__.py", "cli.py", "errors.py", "report.py", "runtime/engine.py"} <= wanted
     assert sorted(name for name in wanted if f"facrt/{name}" not in held) == []
     assert [name for name in held if re.fullmatch(r"facrt/runtime/_native\.\S+\.(so|pyd|dylib)", name)]
+    assert "optimum/commands/register/facrt_export.py" in held
     assert not [name for name in held if name.startswith(("facrt/tests", "facrt/bench", "facrt/docs"))]
 
 

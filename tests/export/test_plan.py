@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -261,6 +263,15 @@ def test_the_table_of_all_devices(facrt: Facrt) -> None:
 def test_mistakes_end_in_one_line(facrt: Facrt, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     line = facrt.refusal("plan", *arguments)
     assert all(word in line for word in words)
+
+
+def test_a_missing_library_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cosyvoice3.yaml").write_text("flow: 1\n")
+    arguments = ["facrt", "plan", str(LM / "model"), "--device", "h100", "--detokenizer", str(tmp_path)]
+    code = f"import sys; sys.modules['yaml'] = None; sys.argv = {arguments}; from facrt.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "facrt: yaml is not installed; reading this needs: pip install 'facrt[export]'\n"
 
 
 def test_the_rows_are_those_of_the_documentation() -> None:
