@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 PATIENCE_SECONDS = 300.0
-MESSAGE_KIB = 64
+MESSAGE_KIB = 128
 HARD_FACTOR = 4  # of facrt.server.limits
 NONSENSE = (
     "{", "[]", "null", '{"type": 3}', '{"type": "nonsense"}', '{"type": "response.create", "response": {"x": 1}}',
@@ -121,7 +121,6 @@ class Client:
     async def _spoken(self) -> None:
         await self._send("session.update", session={"max_output_tokens": self._steps})
         await self._send("input_audio_buffer.append", audio=hum(0.5))
-        await self._until("input_audio_buffer.committed")
         event = await self._until("response.done", "error")
         if event["type"] == "error":
             if event["error"]["code"] != "busy":
