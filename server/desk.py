@@ -62,20 +62,22 @@ class Outcome:
 
 
 class Ask:
-    """One answer, from the moment it is asked for; `cancel` may be called from any thread."""
+    """One answer, from the moment it is asked for."""
 
     def __init__(self, question: Question, number: int, tell: Callable[[TextDelta | AudioChunk], None]) -> None:
         self.question, self.number = question, number
         self.waterfall = Waterfall()  # the wait for the engine counts
         self.waited_seconds = 0.0
+        self.withdraw: Callable[[], object] = lambda: None  # out of the queue, where it still waits
         self._asked = time.perf_counter()
         self._tell = tell
         self._answer: Answer | None = None
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Stops the answer within one backbone step, or keeps it from beginning."""
+        """Stops the answer within one backbone step, or takes it out of the queue."""
         self._cancelled.set()
+        self.withdraw()
         answer = self._answer
         if answer is not None:
             answer.interrupt()
@@ -210,12 +212,22 @@ class Desk:
             self._owner = hearer
             return ask.run(self.engine, self._options)
 
-        future = asyncio.wrap_future(self._mouth.submit(run))
-        future.add_done_callback(self._ended)
-        return future
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outcome] = loop.create_future()
+        pending = self._mouth.submit(run)
+        ask.withdraw = pending.cancel
 
-    def _ended(self, _: Any) -> None:
-        self._num_asked -= 1
+        def ended() -> None:
+            self._num_asked -= 1
+            if pending.cancelled():
+                answer.set_result(Outcome())
+            elif (error := pending.exception()) is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(pending.result())
+
+        pending.add_done_callback(lambda _: loop.call_soon_threadsafe(ended))
+        return answer
 
     def leave(self, hearer: Hearer) -> None:
         """A session ends."""

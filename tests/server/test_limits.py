@@ -130,9 +130,13 @@ def test_busy() -> None:
         send(one, "response.create")
         assert received(one, "error")["error"]["code"] == "conversation_already_has_active_response"
         send(two, "response.cancel")
+        assert received(two, "response.done")["response"]["status"] == "cancelled"  # it need not come to its turn
+        send(three, "response.create")
+        received(three, "response.created")  # there is room again
+        send(three, "response.cancel")
+        assert received(three, "response.done")["response"]["status"] == "cancelled"
         engine.may_speak.set()
         assert received(one, "response.done")["response"]["status"] == "completed"
-        assert received(two, "response.done")["response"]["status"] == "cancelled"
         send(three, "response.create")
         assert received(three, "response.done")["response"]["status"] == "completed"
 

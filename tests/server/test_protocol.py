@@ -78,7 +78,10 @@ def refusal(*messages: Any, **options: Any) -> dict[str, Any]:
     return event["error"]
 
 
-CODES = ("invalid_json", "unknown_event", "unknown_parameter", "missing_required_parameter", "invalid_value")
+CODES = (
+    "invalid_json", "unknown_event", "unknown_parameter", "missing_required_parameter", "invalid_value",
+    "message_too_large",
+)  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=12), children, max_size=3),
@@ -113,7 +116,7 @@ GOOD = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(st.text(), JSON.map(json.dumps), EVENT_LIKE.map(json.dumps)))
 def test_parsing_gives_an_event_or_a_reason(text: str) -> None:
     try:
