@@ -89,7 +89,7 @@ def compare(
     needed, free = reference_bytes(source), available_bytes()
     if needed > free:
         return {"ok": True, "skipped": f"the reference needs {needed >> 30} GiB of memory, {free >> 30} are free"}
-    engine = load(folder, check_hashes=False, speech_head="onnx")
+    engine = load(folder, check_hashes=False, speech_head="onnx", backend="onnx")
     rows: list[Row] = []
     with torch.inference_mode():
         chat = checkpoint.load_chat(source)
