@@ -12,7 +12,7 @@ from ..errors import FacrtError, RequestError
 from ..runtime import cuda
 from ..runtime.bundle import Bundle, Manifest, PlanEntry, hash_files, open_bundle
 from ..runtime.trt_library import numbers, open_library, sm_names
-from .compile import Compiled, Job, compile_apart, graph_bytes, profiles_of
+from .compile import OVERHEAD, OVERHEAD_BYTES, Compiled, Job, compile_apart, graph_bytes, profiles_of
 from .memory import available_bytes
 from .targets import TARGETS, Build
 
@@ -20,7 +20,7 @@ from .targets import TARGETS, Build
 NOT_COMPILED = ("vocoder_source",)
 FP8_SM = 89  # the first with E4M3
 # peak memory of the compiler over the graph's size, and what it needs for nothing: the most that was measured
-MEMORY_FACTOR, MEMORY_BYTES = 4.6, 300 << 20
+MEMORY_FACTOR, MEMORY_BYTES = 4.1, 350 << 20
 Progress = Callable[[str, str, int], None]  # stage, component, bytes written (0: begins)
 
 
@@ -115,12 +115,16 @@ def estimated_bytes(sizes: Mapping[str, int]) -> tuple[str, int]:
 
 
 def _refuse_little_memory(bundle: Bundle, names: list[str], device: cuda.Device | None) -> None:
-    name, needed = estimated_bytes({name: graph_bytes(bundle.graph_path(name)) for name in names})
-    free = available_bytes()
+    sizes = {name: graph_bytes(bundle.graph_path(name)) for name in names}
+    name, needed = estimated_bytes(sizes)
+    places = [("memory", needed, available_bytes())]
     if device is not None and device.is_integrated:
-        free = min(free, device.free_bytes)
-    if needed > free:
-        raise FacrtError(
-            f"compiling {name} needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free: "
-            "stop other programs, add swap, or export with smaller weights (--precision int4)"
-        )
+        places.append(("memory", needed, device.free_bytes))
+    elif device is not None:
+        places.append(("the GPU's memory", int(OVERHEAD * sizes[name]) + OVERHEAD_BYTES, device.free_bytes))
+    for place, wanted, free in places:
+        if wanted > free:
+            raise FacrtError(
+                f"compiling {name} needs about {wanted / 2**30:.1f} GiB of {place}, {free / 2**30:.1f} are free: "
+                "stop other programs, or export with smaller weights (--precision int4)"
+            )

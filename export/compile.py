@@ -6,7 +6,6 @@ A compiler that crashes, or keeps its memory, then harms nothing.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -132,8 +131,16 @@ def compile_graph(job: Job, wanted: Mapping[str, Mapping[str, str]]) -> Compiled
     refuse_unpacked(job.graph, graph_bytes(Path(job.graph)), plan.nbytes)
     with Path(job.plan).open("wb") as file:
         file.write(plan)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    return Compiled(trt.__version__, seconds, plan.nbytes, peak)
+    return Compiled(trt.__version__, seconds, plan.nbytes, peak_bytes())
+
+
+def peak_bytes() -> int:
+    """The most resident memory that this process had; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def parse(trt: Any, builder: Any, path: str, log: Log) -> Any:

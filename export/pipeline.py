@@ -102,12 +102,12 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
     with staged(request.out) as folder:
         manifest = _write(model, table, recipe, target, name, folder, request, progress)
         manifest.write(folder)
-        if target.build is not None and target.build.ahead_of_time and request.build:
-            manifest = build_plans(folder, progress)
         if request.verify:
             progress("checking", "parity", 0)
             manifest = replace(manifest, parity=measure(folder, source, model.detokenizer, model.speech_tokenizer))
             manifest.write(folder)
+        if target.build is not None and target.build.ahead_of_time and request.build:
+            manifest = build_plans(folder, progress)
     return manifest
 
 

@@ -19,6 +19,7 @@ from ._native import EmbeddingTable
 
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
+LIBRARIES = ("tensorrt_rtx", "tensorrt")  # that make plans
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -78,7 +79,15 @@ class Manifest:
         texts |= {f"graph of {k}": v for k, v in self.graphs.items()}
         texts |= {f"native form of {k}": v for k, v in self.native.items()}
         texts |= {} if self.chat_template is None else {"chat_template": self.chat_template}
+        texts |= {f"plan of {k}": v.file for k, v in self.plans.items()}
+        texts |= {f"plan of {k}, version": v.version for k, v in self.plans.items()}
         faults = [f"{name} is {value!r}" for name, value in texts.items() if not isinstance(value, str)]
+        faults += [f"plan of {k}, library {v.library!r}" for k, v in self.plans.items() if v.library not in LIBRARIES]
+        faults += [
+            f"plan of {k}, capabilities {v.capabilities}"
+            for k, v in self.plans.items()
+            if not all(type(number) is int for number in v.capabilities)
+        ]
         faults += [f"{n} is {getattr(self, n)!r}" for n in ("sampling", "parity") if type(getattr(self, n)) is not dict]
         if self.cache not in ("prefix", "static"):
             faults.append(f"cache layout {self.cache!r}")

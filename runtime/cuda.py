@@ -57,7 +57,8 @@ def _installed() -> Iterator[Path]:
     """The copies in Python packages, newest first."""
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        yield from sorted(Path(folder).glob("**/libcudart.so.*"), reverse=True)
+        found = [path for path in Path(folder).glob("**/libcudart.so.*") if path.suffix[1:].isdigit()]
+        yield from sorted(found, key=lambda path: int(path.suffix[1:]), reverse=True)
 
 
 def call(name: str, *arguments: Any) -> None:

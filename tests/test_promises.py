@@ -100,7 +100,7 @@ def documented() -> dict[str, set[str]]:
     return {part.split()[0]: set(re.findall(r"--[a-z][a-z-]*", part)) for part in parts}
 
 
-@pytest.mark.parametrize("verb", ["export", "run", "chat", "profile", "verify", "inspect", "doctor"])
+@pytest.mark.parametrize("verb", ["export", "run", "chat", "profile", "verify", "build", "inspect", "doctor"])
 def test_the_commands_are_as_documented(verb: str) -> None:
     listed = documented()[verb]
     assert listed <= options(verb)

@@ -26,10 +26,14 @@ from facrt.export.compile import (
 )
 from facrt.export.pipeline import ExportRequest, OpenModel, export, open_model, write_graph
 from facrt.export.targets import TARGETS
-from facrt.model.components import Cache, Component, TensorSpec, components
+from facrt.model.components import MAX_CANDIDATES, Cache, Component, TensorSpec, components
+from facrt.model.settings import GenerationSettings
 from facrt.runtime import cuda, trt_library
+from facrt.runtime.backend_ort import OrtBackend
 from facrt.runtime.bundle import Manifest, PlanEntry, open_bundle
 from facrt.runtime.engine import load
+from facrt.runtime.sampling import SpeechSampling
+from facrt.runtime.trt_speech_head import choice_inputs
 from goldens import DETOKENIZER, LM
 from onnx import TensorProto, helper
 from small import EveryStep
@@ -239,6 +243,30 @@ def test_the_graphs_of_a_bundle_for_a_gpu_answer_on_the_cpu(rtx: tuple[Path, Man
         RequestError, match=r"max_positions 65 is more than the 64 of this bundle; .*--max-positions 65"
     ):
         load(rtx[0], backend="onnx", max_positions=65)
+
+
+def test_the_device_loops_graphs_choose_as_the_host(rtx: tuple[Path, Manifest]) -> None:
+    """speech_input, speech_head and speech_choice in a chain, as `DeviceLoop` launches them, without a device."""
+    engine = load(rtx[0], backend="onnx")
+    backend, head = OrtBackend(engine.bundle, 1), engine.speech_head
+    u = np.random.default_rng(0).standard_normal((4, engine.config.text.hidden_size)).astype(np.float32)
+    settings = GenerationSettings(repetition_penalty=1.3)
+    head.prefill(u[:3], SpeechSampling(settings))
+    wanted = head.group(u[3], SpeechSampling(settings))
+    head.truncate(3)
+    join, choose = backend.graph("speech_input"), backend.graph("speech_choice")
+    (sub_vectors,) = backend.graph("speech_upsampling")(u[3:])
+    choice = choice_inputs(settings)
+    assert choice is not None
+    token, seen = np.array(head._last_tokens[-1:]), np.zeros(engine.config.codebook_size, np.float32)
+    found = []
+    for i in range(engine.config.group_size):
+        (z,) = join(sub_vectors, np.array([i]), token)
+        (logits,) = head.decoder(z)
+        given = (choice["penalty"], choice["temperature"], choice["top_k"], choice["top_p"])
+        token, seen = choose(logits, seen, *given, np.zeros(MAX_CANDIDATES, np.float32))
+        found.append(int(token[0]))
+    assert found == wanted
 
 
 def test_what_needs_no_compiling(golden_bundle: Path, facrt: Any) -> None:

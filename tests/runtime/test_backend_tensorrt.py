@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 from facrt.errors import BundleError, RequestError
+from facrt.export.build import build_plans
+from facrt.export.pipeline import ExportRequest, OpenModel, export
 from facrt.model.components import Cache, Component, components
 from facrt.model.settings import GenerationSettings
 from facrt.runtime import backend_tensorrt, cuda
 from facrt.runtime.backend_tensorrt import differences, open_plans
 from facrt.runtime.bundle import Bundle, PlanEntry, open_bundle
-from facrt.runtime.engine import load
+from facrt.runtime.engine import Engine, load
+from facrt.runtime.sampling import SpeechSampling
 from facrt.runtime.trt_speech_head import SLOT_BYTES, Block, choice_inputs
+from goldens import DETOKENIZER
 
 TRT = SimpleNamespace(float32="f32", float16="f16", int64="i64", int32="i32", __version__="1.7.1")
 KINDS = {"float32": "f32", "float16": "f16", "int64": "i64"}
@@ -144,3 +149,59 @@ def test_a_block_of_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not block.array("a", 0).any()
     assert block.array("b", 2).tolist() == [7]
     assert block.array("c").shape == (1, 3)
+
+
+def has_gpu() -> bool:
+    try:
+        cuda.device()
+    except cuda.CudaError:
+        return False
+    return True
+
+
+on_a_gpu = [pytest.mark.gpu, pytest.mark.skipif(not has_gpu(), reason="no NVIDIA GPU: never run so far")]
+
+
+@pytest.fixture(scope="module")
+def pair(small_model: OpenModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Engine]:
+    """The same bundle as TensorRT's engines and as graphs on the CPU."""
+    folder = tmp_path_factory.mktemp("gpu") / "bundle"
+    target = "rtx" if importlib.util.find_spec("tensorrt_rtx_bindings") else "cuda"
+    export(ExportRequest(str(small_model.folder), folder, target, detokenizer=DETOKENIZER / "model", max_positions=64))
+    if target != "rtx":
+        build_plans(folder)
+    return load(folder), load(folder, backend="onnx")
+
+
+class TestOnAGpu:
+    pytestmark = on_a_gpu
+
+    def test_the_backbone(self, pair: tuple[Engine, Engine]) -> None:
+        """Prefill, steps and a truncated cache: as the graphs say, up to float16."""
+        x = np.random.default_rng(0).standard_normal((12, 128)).astype(np.float32)
+        rows = []
+        for engine in pair:
+            found = [engine.backbone(x[:9])[0].copy(), *(engine.backbone(row[None])[0].copy() for row in x[9:])]
+            engine.backbone.truncate(5)
+            rows.append(np.concatenate([*found, engine.backbone(x[5:])[0]]))
+        assert np.linalg.norm(rows[0] - rows[1]) / np.linalg.norm(rows[1]) < 2e-2
+
+    def test_the_group_on_the_device(self, pair: tuple[Engine, Engine]) -> None:
+        """The first call, the recording and the replay of the CUDA graph."""
+        u = np.random.default_rng(1).standard_normal((9, 128)).astype(np.float32)
+        logits = []
+        for engine in pair:
+            greedy, head = SpeechSampling(GenerationSettings()), engine.speech_head
+            head.reset()
+            head.prefill(u[:3], greedy)
+            found = []
+            for row in u[3:]:
+                head.group(row, greedy)
+                found.append(head.group_logits()[0])  # later ones hang on tokens, which rounding may turn
+            logits.append(np.stack(found[:1]))
+        assert np.linalg.norm(logits[0] - logits[1]) / np.linalg.norm(logits[1]) < 5e-2
+
+    def test_an_answer(self, pair: tuple[Engine, Engine]) -> None:
+        reply = pair[0].respond(text="Hi.", greedy=True, max_steps=4)
+        assert reply.audio is not None
+        assert np.isfinite(reply.audio).all()
