@@ -41,12 +41,12 @@ class SpeechChoice(nn.Module):
         penalized = torch.where(logits < 0, logits * penalty, logits / penalty)
         scores = torch.where(seen > 0, penalized, logits) / temperature
         count = min(MAX_CANDIDATES, logits.shape[0])
-        best, ids = scores.topk(count)  # best first
-        rank = torch.arange(count)
+        best, ids = scores[None].topk(count)  # [1, count], best first; TensorRT wants two axes
+        rank = torch.arange(count)[None]
         kept = rank < top_k
         shares = torch.where(kept, best, torch.full_like(best, -1e30)).softmax(-1)
         before = shares.cumsum(-1) - shares
         kept = kept & ((before < top_p) | (rank == 0))
-        drawn = torch.where(kept, best + noise[:count], torch.full_like(best, -1e30))
-        token = ids[drawn.argmax(-1, keepdim=True)]
+        drawn = torch.where(kept, best + noise[None, :count], torch.full_like(best, -1e30))
+        token = ids.gather(1, drawn.argmax(-1, keepdim=True))[0]
         return token, torch.maximum(seen, (torch.arange(logits.shape[0]) == token).to(seen.dtype))

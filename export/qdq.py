@@ -57,12 +57,18 @@ def _rounded(name: str, matrix: Matrix, scheme: Scheme, x: Value) -> tuple[list[
     return [down, onnx_ir.node("DequantizeLinear", [down.outputs[0], scale, zero])], [scale, zero]
 
 
+def _nonzero(scales: np.ndarray) -> np.ndarray:
+    """Scales in float16; TensorRT refuses zeros, which stand for a row of zeros or for less than float16 can hold."""
+    halves, tiny = scales.astype(np.float16), np.finfo(np.float16).smallest_subnormal
+    return np.where(halves == 0, np.where(scales < 0, -tiny, tiny), halves).astype(np.float16)
+
+
 def _columns_first(
     scheme: Scheme, read: Callable[[], torch.Tensor], stored: tuple[DataType, np.dtype]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The weight [cols, rows] and its scales, [rows] or [blocks, rows], rows quantized a few at a time."""
     parts = list(quantized_rows(scheme, read()))
     values = torch.cat([part.values.view(torch.int8) for part in parts]).T.contiguous().numpy()
-    scales = torch.cat([part.scales for part in parts]).T.contiguous().numpy().astype(np.float16)
+    scales = _nonzero(torch.cat([part.scales for part in parts]).T.contiguous().numpy())
     as_stored = values.view(stored[1]) if stored is FP8 else values.astype(stored[1])
     return as_stored, scales if scheme.block else scales[0]

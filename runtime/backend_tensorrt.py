@@ -138,7 +138,7 @@ class Buffer:
 def make_allocator(trt: Any, buffer: Buffer) -> Any:
     """An output allocator over a buffer: TensorRT says the shape when it knows it."""
 
-    class Allocator(trt.IOutputAllocator):  # type: ignore[misc, name-defined]
+    class Allocator(trt.IOutputAllocator):
         def __init__(self) -> None:
             trt.IOutputAllocator.__init__(self)
             self.shape: tuple[int, ...] = ()

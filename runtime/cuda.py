@@ -125,7 +125,7 @@ def as_array(address: int, dtype: str, shape: Sequence[int]) -> NDArray:
     """Host memory at that address as an array; its owner must outlive it."""
     size = int(np.prod(shape))
     raw = (ctypes.c_byte * max(1, size * np.dtype(dtype).itemsize)).from_address(address)
-    return np.frombuffer(raw, dtype, size).reshape(shape)
+    return np.frombuffer(memoryview(raw), np.dtype(dtype), size).reshape(shape)
 
 
 class Stream:

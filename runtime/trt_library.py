@@ -57,7 +57,7 @@ class Log:
 def logger_of(trt: Any, log: Log) -> Any:
     """A logger of that module which fills `log` and prints nothing."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 

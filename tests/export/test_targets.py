@@ -132,6 +132,7 @@ STORED = {"int8": Tensor.INT8, "w8a8": Tensor.INT8, "int4_128": Tensor.INT4, "fp
 def test_a_product_is_what_the_scheme_says(small_model: OpenModel, tmp_path: Path, scheme: str) -> None:
     """The graph in ONNX Runtime against the scheme's own dequantized weight."""
     weight = torch.randn(640, 256, generator=torch.Generator().manual_seed(0)) * 0.05
+    weight[3] = 0
     bias = torch.randn(640, generator=torch.Generator().manual_seed(1))
     layer = torch.nn.Linear(256, 640)
     layer.weight, layer.bias = (torch.nn.Parameter(value, requires_grad=False) for value in (weight, bias))
@@ -145,6 +146,8 @@ def test_a_product_is_what_the_scheme_says(small_model: OpenModel, tmp_path: Pat
     graph = onnx.load(tmp_path / "g.onnx")
     kinds = {t.data_type for t in graph.graph.initializer}
     assert STORED.get(scheme, Tensor.FLOAT16) in kinds
+    scales = [onnx.numpy_helper.to_array(t) for t in graph.graph.initializer if t.name.endswith(".scales")]
+    assert all((one != 0).all() for one in scales)  # TensorRT refuses zeros
     x = torch.randn(4, 256, generator=torch.Generator().manual_seed(2))
     form, given, kept = SCHEMES[scheme], x, weight
     if form.quantize:
