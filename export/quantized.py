@@ -254,9 +254,7 @@ def quantize_convolutions(graph: onnx_ir.Model, scheme: Scheme) -> None:
         values = torch.from_numpy(weight.const_value.numpy().copy())
         quantized = scheme.quantize(values.flatten(1))
         stored = _constant(f"{weight.name}.int8", quantized.values.view(values.shape).numpy())
-        steps = torch.where(
-            quantized.scales == 0, 1.0, quantized.scales
-        )  # a row of zeros; TensorRT refuses such a scale
+        steps = torch.where(quantized.scales == 0, 1.0, quantized.scales)  # TensorRT refuses zeros
         scales = _constant(f"{weight.name}.scales", steps[:, 0].numpy())
         zeros = _constant(f"{weight.name}.zeros", np.zeros(values.shape[0], np.int8))
         dequantize = onnx_ir.node("DequantizeLinear", [stored, scales, zeros], {"axis": 0})
