@@ -61,9 +61,9 @@ $(VENV)/.export: $(BIN)/python constraints.txt $(SOURCES)
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python constraints.txt $(SOURCES)
-	$(PIP) install -q -c constraints.txt '.[export,test,judge]'
+	$(PIP) install -q -c constraints.txt '.[export,test,judge,rtx]'
 	@touch $(VENV)/.export $@
 
 $(VENV)/.dev: $(BIN)/python constraints.txt $(SOURCES)
-	$(PIP) install -q -c constraints.txt '.[export,test,judge,dev]'
+	$(PIP) install -q -c constraints.txt '.[export,test,judge,rtx,dev]'
 	@touch $(VENV)/.export $(VENV)/.test $@

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import cli_plan, cli_train
+from .cli_device import add_to, summary
 from .cli_shared import Json, scheme_overrides
 from .cli_shared import print_json as _print_json
 from .errors import FacrtError, RequestError
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(cli_train.app, name="train")
 app.command("plan")(cli_plan.plan)
 app.command()(serve)
+add_to(app)
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle.")]
 
 
@@ -57,7 +59,9 @@ def export(
     source: Annotated[str, typer.Argument(help="A checkpoint folder, or nano.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder.")],
     target: Annotated[str, typer.Option(help="What the bundle is for.")] = "cpu",
-    precision: Annotated[str | None, typer.Option(help="A recipe: fp32, fp16, int8, int4. Default: fp32.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="A recipe: fp32, fp16, int8, int4. Default: fp32; on a GPU fp16.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="COMPONENT=SCHEME, may be repeated.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A TOML file: precision, and a table [components].")] = None,
     detokenizer: Annotated[Path | None, typer.Option(help="A CosyVoice3 folder.")] = None,
@@ -67,6 +71,10 @@ def export(
         Path | None, typer.Option(help="Spoken questions: a folder, or a text file that lists some. Default: facrt's.")
     ] = None,
     verify: Annotated[bool, typer.Option(help="Compare the bundle with the reference before it is published.")] = True,
+    max_positions: Annotated[
+        int, typer.Option(help="Prompt plus answer, 5 a second, where a GPU's caches have one length for good.")
+    ] = 4096,
+    build_: Annotated[bool, typer.Option("--build/--no-build", help="Compile at once, where it needs no GPU.")] = True,
     json_: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle."""
@@ -75,8 +83,9 @@ def export(
     from .report import export_progress, print_parity, say
 
     request = pipeline.ExportRequest(
-        source, out, target, precision, overrides, recipe, calibration, detokenizer, speech_tokenizer, verify, native
-    )
+        source, out, target, precision, overrides, recipe, calibration, detokenizer, speech_tokenizer, verify, native,
+        max_positions, build_,
+    )  # fmt: skip
     with export_progress() as progress:
         manifest = pipeline.export(request, progress)
     if manifest.parity:
@@ -88,7 +97,7 @@ def export(
     elif list(manifest.speakers) == ["neutral"]:
         say("the detokenizer folder has no speaker embedding: a zero one is used")
     if json_:
-        _print_json({"bundle": str(out), "size_bytes": size, **_summary(manifest), "parity": manifest.parity})
+        _print_json({"bundle": str(out), "size_bytes": size, **summary(manifest), "parity": manifest.parity})
 
 
 @app.command()
@@ -111,6 +120,7 @@ def run(
     threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
     speech_head: Annotated[str | None, typer.Option(help="native or onnx. Default: native where there is one.")] = None,
     speech_cache: Annotated[str, typer.Option(help="The native speech head's KV cache: fp32, fp16 or int8.")] = "fp32",
+    backend: Annotated[str | None, typer.Option(help="onnx, cuda or tensorrt. Default: as the target.")] = None,
     json_: Json = False,
 ) -> None:
     """Answer spoken or written questions."""
@@ -125,7 +135,7 @@ def run(
         raise RequestError("nothing to answer: give IN.wav, --text T or --messages FILE.json")
     history = read_messages(messages) if messages is not None else None
     heard = [read_audio(path) for path in audio or []]
-    engine = load(bundle, num_threads=threads, speech_head=speech_head, speech_cache=speech_cache)
+    engine = load(bundle, num_threads=threads, speech_head=speech_head, speech_cache=speech_cache, backend=backend)
     if engine.has_audio and not no_speech:
         refuse_unwritable(out)
     options = {
@@ -333,46 +343,6 @@ def verify(
     if json_:
         _print_json(report)
     raise typer.Exit(0 if report["ok"] else 1)
-
-
-@app.command()
-def inspect(bundle: BundleDir, json_: Json = False) -> None:
-    """Show what a bundle holds; all its files are checked."""
-    from .report import print_bundle
-    from .runtime.bundle import open_bundle
-
-    opened = open_bundle(bundle)
-    if json_:
-        _print_json({"bundle": str(bundle), "size_bytes": opened.size_bytes, **_summary(opened.manifest)})
-    else:
-        print_bundle(opened)
-
-
-@app.command()
-def doctor(json_: Json = False) -> None:
-    """Show what this machine has for facrt, and what is missing."""
-    from .report import print_doctor
-    from .runtime.doctor import examine
-
-    findings = examine()
-    if json_:
-        _print_json(findings)
-    else:
-        print_doctor(findings)
-
-
-def _summary(manifest: Any) -> dict[str, Any]:
-    return {
-        "source": manifest.source,
-        "target": manifest.target,
-        "attention": manifest.attention,
-        "facrt_version": manifest.facrt_version,
-        "format_version": manifest.format_version,
-        "recipe": manifest.recipe,
-        "files": {name: entry.size_bytes for name, entry in manifest.files.items()},
-        "speakers": list(manifest.speakers),
-        "sampling": manifest.sampling,
-    }
 
 
 def _needs_export_extra() -> Any:

@@ -193,6 +193,15 @@ def print_bundle(bundle: Bundle) -> None:
         f"{chat.speech.hidden_size}, group size {chat.group_size}, codebook {chat.codebook_size}",
         highlight=False,
     )
+    if manifest.plans:
+        plan = next(iter(manifest.plans.values()))
+        size = sum(manifest.files[one.file].size_bytes for one in manifest.plans.values())
+        numbers = sorted({number for one in manifest.plans.values() for number in one.capabilities})
+        out.print(
+            f"{len(manifest.plans)} plans of {plan.library} {plan.version} for "
+            f"{', '.join(f'SM{number}' for number in numbers)}, {size / 2**20:.1f} MiB",
+            highlight=False,
+        )
     table = Table()
     for column in ("component", "what it does", "precision", "MiB"):
         table.add_column(column, justify="right" if column == "MiB" else "left")

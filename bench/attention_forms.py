@@ -11,10 +11,9 @@ import onnx_ir
 import onnxruntime as ort
 import torch
 from common import arguments, check, finish, interleaved_ms
-from facrt.export.attention import Decomposed, GroupQuery, Scatter, Sdpa
 from facrt.export.targets import TARGETS, Target
 from facrt.export.trace import DecoderGraph, trace
-from facrt.model.components import Component, TensorSpec, cache_states, position_inputs
+from facrt.model.components import Cache, Component, TensorSpec, cache_states, position_inputs
 from facrt.model.config import DecoderConfig
 from facrt.model.decoder import Attend, Decoder
 from facrt.runtime.backend_ort import PrefixDecoder, StaticDecoder
@@ -23,12 +22,12 @@ CONFIG = DecoderConfig(1024, 3072, num_layers=4, num_heads=16, num_kv_heads=8, h
 CAPACITY = 2304
 CPU = TARGETS["cpu"]
 FORMS = {
-    "decomposed": replace(CPU, opset=18, attention=Decomposed, cache="prefix"),
-    "sdpa": replace(CPU, opset=23, attention=Sdpa, cache="prefix"),
-    "scatter": replace(CPU, opset=24, attention=Scatter, cache="static"),
+    "decomposed": replace(CPU, opset=18, attention="Decomposed", cache="prefix"),
+    "sdpa": replace(CPU, opset=23, attention="Sdpa", cache="prefix"),
+    "scatter": replace(CPU, opset=24, attention="Scatter", cache="static"),
     "group_query": CPU,
 }
-assert CPU.attention is GroupQuery
+assert CPU.attention == "GroupQuery"
 
 
 class Layers(torch.nn.Module):
@@ -45,8 +44,8 @@ class Layers(torch.nn.Module):
 def build(target: Target, layers: Layers, folder: Path, threads: int) -> StaticDecoder | PrefixDecoder:
     x = TensorSpec("x", "float32", ("new", CONFIG.hidden_size))
     inputs = (x, *position_inputs(target.cache))
-    component = Component("layers", "", 0, inputs, (replace(x, name="y"),), cache_states(CONFIG, target.cache))
-    path = folder / f"{target.attention.__name__}.onnx"
+    component = Component("layers", "", 0, inputs, (replace(x, name="y"),), cache_states(CONFIG, Cache(target.cache)))
+    path = folder / f"{target.attention}.onnx"
     onnx_ir.save(trace(DecoderGraph(layers, target), component, target, {}), path, external_data=f"{path.name}.data")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

@@ -13,7 +13,7 @@ from facrt.export.native_head import write_native_head
 from facrt.export.passes import fill
 from facrt.export.targets import TARGETS
 from facrt.export.trace import DecoderGraph, trace
-from facrt.model.components import ModelConfig, components
+from facrt.model.components import Cache, ModelConfig, components
 from facrt.model.config import AudioEncoderConfig, ChatConfig, DecoderConfig
 from facrt.model.settings import GenerationSettings
 from facrt.model.speech_head import RefinementLoop, SpeechHead
@@ -134,7 +134,7 @@ class FileBackend:
     """What `OnnxSpeechHead` asks of a backend, over graphs in a folder; matrices in `precision`."""
 
     def __init__(self, head: RandomHead, config: ChatConfig, precision: str, folder: Path, threads: int) -> None:
-        table = components(ModelConfig(config), TARGETS["cpu"].cache)
+        table = components(ModelConfig(config), Cache(TARGETS["cpu"].cache))
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._loaded: dict[str, Any] = {}

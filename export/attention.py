@@ -2,12 +2,13 @@
 
 Each form is a `model.decoder.Attend` over a graph's cache inputs; after the pass, `outputs` holds the cache outputs.
 Two cache layouts exist: "prefix" (past rows in, new rows out, the caller's buffer grows) and "static" (the whole
-buffer in and out, at the same address, and `position` says where the new rows go).
+buffer in and out, at the same address, and `position` says where the new rows go). Queries, keys and values take the
+caches' type; what goes in and comes out is float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -40,10 +41,11 @@ class PrefixAttention:
         self.mask = torch.where(torch.arange(num_past + num_new)[None] <= positions[:, None], 0.0, MASKED)  # [S, P + S]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k = rotate(q, *self.angles), rotate(k, *self.angles)
-        self.outputs += [k, v]
         past_k, past_v = self.caches[2 * layer : 2 * layer + 2]
-        return self.attend(q, torch.cat([past_k, k]), torch.cat([past_v, v]))
+        dtype = past_k.dtype
+        q, k, v = rotate(q, *self.angles).to(dtype), rotate(k, *self.angles).to(dtype), v.to(dtype)
+        self.outputs += [k, v]
+        return self.attend(q, torch.cat([past_k, k]), torch.cat([past_v, v])).float()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         raise NotImplementedError
@@ -61,7 +63,8 @@ class Sdpa(PrefixAttention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # [1, heads, rows, head_dim]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask[None, None], enable_gqa=True)
+        mask = self.mask[None, None].to(q.dtype)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
         return y[0].transpose(0, 1).flatten(1)
 
 
@@ -79,9 +82,10 @@ class StaticAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         past_k, past_v = self.caches[2 * layer : 2 * layer + 2]
-        y, new_k, new_v = self.attend(rotate(q, *self.angles), rotate(k, *self.angles), v, past_k, past_v)
+        q, k, v = (x.to(past_k.dtype) for x in (rotate(q, *self.angles), rotate(k, *self.angles), v))
+        y, new_k, new_v = self.attend(q, k, v, past_k, past_v)
         self.outputs += [new_k, new_v]
-        return y
+        return y.float()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError
@@ -125,3 +129,8 @@ class GroupQuery(StaticAttention):
             version=1,
         )
         return y[0], new_k, new_v
+
+
+FORMS: dict[str, Callable[..., GraphAttention]] = {
+    form.__name__: form for form in (Decomposed, Sdpa, Scatter, GroupQuery)
+}

@@ -240,7 +240,7 @@ def _feeds(component: Component, inputs: Sequence[NDArray]) -> dict[str, NDArray
     for pair in component.states:
         sizes = {"capacity": length, "past": 0}
         shape = [axis if isinstance(axis, int) else sizes[axis] for axis in pair.input.axes]
-        feeds[pair.input.name] = np.zeros(shape, np.float32)
+        feeds[pair.input.name] = np.zeros(shape, pair.input.dtype)
     return feeds
 
 
@@ -251,7 +251,7 @@ def _layer_outputs(graph: onnx.GraphProto, last: str) -> Iterator[str]:
     for node in graph.node:
         for name in node.input:
             users.setdefault(name, []).append(node)
-    form = r"(?:\.(?:packed|int8|float16|transposed.*))?"
+    form = r"(?:\.(?:packed|int8|int4|float8e4m3fn|float16|transposed.*))?"
     place = re.compile(rf"(?:layers|blocks)\.(\d+)\.(?:mlp\.)?{last}(?:\.weight)?{form}$")
     weights = {int(match[1]): name for name in stored if (match := place.search(name))}
     for _, weight in sorted(weights.items()):

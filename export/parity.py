@@ -84,12 +84,16 @@ def compare(
     detokenizer: Path | None,
     speech_tokenizer: Path | None,
     questions: Sequence[Array] | None = None,
+    backend: str = "onnx",
 ) -> dict[str, Any]:
-    """The report of `measure`, good or bad; with `questions`, "quantization" too: what `cost.measure_cost` says."""
+    """The report of `measure`, good or bad; with `questions`, "quantization" too: what `cost.measure_cost` says.
+
+    The bundle runs in ONNX Runtime on the CPU, whatever it is for, unless another `backend` of `engine.load` is named.
+    """
     needed, free = reference_bytes(source), available_bytes()
     if needed > free:
         return {"ok": True, "skipped": f"the reference needs {needed >> 30} GiB of memory, {free >> 30} are free"}
-    engine = load(folder, check_hashes=False, speech_head="onnx")
+    engine = load(folder, check_hashes=False, speech_head="onnx", backend=backend)
     rows: list[Row] = []
     with torch.inference_mode():
         chat = checkpoint.load_chat(source)

@@ -21,6 +21,7 @@ from ..errors import CheckpointError, RequestError
 from ..model import checkpoint
 from ..model.backbone import Backbone
 from ..model.components import Component, ModelConfig, components
+from ..model.config import ChatConfig
 from ..model.config_files import read_chat_config, read_json, read_sampling
 from ..model.decoder import MixtureOfExperts, run_all_experts
 from ..model.flow import Flow, flow_noise
@@ -31,10 +32,13 @@ from ..model.vocoder import Vocoder
 from ..quant.recipe import HIGH_PRECISION, Wish, read_wish
 from ..quant.schemes import SCHEMES, Scheme
 from ..runtime.bundle import Manifest, TableEntry, hash_files, open_bundle
+from ..runtime.engine import DEFAULT_MAX_POSITIONS
 from ..staging import staged
-from . import native_head, passes, quantized, tables
+from . import native_head, passes, qdq, quantized, tables
+from .build import build_plans, open_build_library
 from .calibration import calibrate, read_questions
 from .cost import is_quantized
+from .device_sampling import SpeechChoice, SpeechInput
 from .parity import compare, measure
 from .source import checkpoint_folder, companions, read_config
 from .targets import Target, find_target
@@ -43,6 +47,8 @@ from .trace import DecoderGraph, StepGraph, trace
 EXTERNAL_DATA_BYTES = 256 << 20  # a larger graph keeps its weights in a file beside it, which is memory-mapped
 EXPERTS = ("gate_up", "down")  # parameters of a mixture of experts
 SMALL_BYTES = 256  # tensors up to this stay in the graph
+PRODUCTS = {"nbits": quantized.packed_product, "qdq": qdq.dequantized_product}
+ARITHMETIC = {"nbits": passes.store_as_float16, "qdq": passes.compute_in_float16}
 Progress = Callable[[str, str, int], None]  # stage, component, bytes written (0: begins)
 
 
@@ -61,6 +67,8 @@ class ExportRequest:
     speech_tokenizer: Path | None = None  # default: SOURCE/s3tokenizer where it exists
     verify: bool = True
     native: str | None = None  # precision of the native speech head; default: the recipe's for speech_head
+    max_positions: int = DEFAULT_MAX_POSITIONS  # of a target whose caches have one length for good
+    build: bool = True  # compile at once, where the target is compiled ahead of time
 
 
 def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Manifest:
@@ -72,32 +80,55 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
         FacrtError: the bundle cannot be written (no space, no permission).
     """
     target = find_target(request.target)
-    wish = _wish(request)
-    wish.refuse_impossible(target.schemes, target.name)
+    wish = _wish(request, target)
+    wish.refuse_impossible(target.schemes, target.name, target.limited)
+    _refuse_misplaced(request, target)
     refuse_occupied(request.out)
     questions = read_questions(request.calibration)
-    if request.native is not None:
-        native_head.find_packing(request.native)
     source, name = checkpoint_folder(request.source)
     beside = companions(checkpoint.existing(source), request.detokenizer, request.speech_tokenizer)
-    table = components(read_config(source, *beside), target.cache)
+    config = read_config(source, *beside)
+    table = components(config, target.keep(request.max_positions))
     recipe = wish.recipe(table)
+    _refuse_quantized_experts(config.chat, recipe, target)
     model = open_model(source, *beside)
     model = calibrate(model, recipe, questions, progress)
     with staged(request.out) as folder:
-        manifest = _write(model, table, recipe, target, name, folder, request.native, progress)
+        manifest = _write(model, table, recipe, target, name, folder, request, progress)
         manifest.write(folder)
         if request.verify:
             progress("checking", "parity", 0)
             manifest = replace(manifest, parity=measure(folder, source, model.detokenizer, model.speech_tokenizer))
             manifest.write(folder)
+        if target.build is not None and target.build.ahead_of_time and request.build:
+            manifest = build_plans(folder, progress)
     return manifest
 
 
-def _wish(request: ExportRequest) -> Wish:
+def _wish(request: ExportRequest, target: Target) -> Wish:
     """The recipe file and the arguments, which are stronger."""
-    base = read_wish(request.recipe) if request.recipe else Wish()
-    return Wish(request.precision or base.precision, {**base.overrides, **request.overrides})
+    base = read_wish(request.recipe, target.default) if request.recipe else Wish(target.default)
+    overrides = {**base.overrides, **request.overrides}
+    return Wish(request.precision or base.precision, overrides, target.substitutes)
+
+
+def _refuse_misplaced(request: ExportRequest, target: Target) -> None:
+    """What the target has no use for, or this machine cannot compile."""
+    if request.native is not None and target.integers != "nbits":
+        raise RequestError(f"target {target.name} has no native speech head: leave --native out")
+    if request.native is not None:
+        native_head.find_packing(request.native)
+    if request.max_positions < 1:
+        raise RequestError(f"--max-positions is {request.max_positions}; 1 or more is needed")
+    if target.build is not None and target.build.ahead_of_time and request.build:
+        open_build_library(target.build)
+
+
+def _refuse_quantized_experts(config: ChatConfig, recipe: Mapping[str, str], target: Target) -> None:
+    for name, decoder in (("backbone", config.text), ("speech_head", config.speech)):
+        sparse = any(decoder.is_sparse(i) for i in range(decoder.num_layers))
+        if sparse and SCHEMES[recipe[name]].quantize and target.integers == "qdq":
+            raise RequestError(f"target {target.name} cannot run experts in {recipe[name]} ({name}); allowed: fp16")
 
 
 def verify(
@@ -174,6 +205,8 @@ def open_model(folder: Path, detokenizer: Path | None = None, speech_tokenizer: 
         "backbone": chat.backbone,
         "speech_upsampling": chat.speech_head.upsample,
         "speech_head": chat.speech_head,
+        "speech_input": SpeechInput(chat.grouping.embedding),
+        "speech_choice": SpeechChoice(),
     }
     flow: Flow | None = None
     vocoder: Vocoder | None = None
@@ -207,7 +240,7 @@ def _write(
     target: Target,
     name: str,
     folder: Path,
-    native_precision: str | None,
+    request: ExportRequest,
     progress: Progress,
 ) -> Manifest:
     graphs = {}
@@ -217,10 +250,10 @@ def _write(
         size = write_graph(model, component, recipe[component.name], target, folder / graphs[component.name], progress)
         progress("exporting", component.name, size)
     native: dict[str, str] = {}
-    if native_head.supports(model.config.chat):
+    if target.integers == "nbits" and native_head.supports(model.config.chat):
         native["speech_head"] = native_head.FILE
         head, path = model.chat.speech_head, folder / native_head.FILE
-        precision = native_precision or SCHEMES[recipe["speech_head"]].packing
+        precision = request.native or SCHEMES[recipe["speech_head"]].packing
         progress("exporting", "native speech head", 0)
         size = native_head.write_native_head(head, model.config.chat, model.readers, precision, path)
         progress("exporting", "native speech head", size)
@@ -242,8 +275,10 @@ def _write(
         facrt_version=__version__,
         source=name,
         target=target.name,
-        attention=target.attention.__name__,
+        attention=target.attention,
         cache=target.cache,
+        cache_dtype=target.cache_dtype,
+        positions=target.keep(request.max_positions).positions,
         model=model.config,
         recipe=dict(recipe),
         graphs=graphs,
@@ -254,6 +289,7 @@ def _write(
         sampling=read_sampling(model.folder),
         speakers=speakers,
         parity={},
+        plans={},
         files=hash_files(folder, files),
     )
 
@@ -273,17 +309,20 @@ def write_graph(
     matrices = _matrices(model, component.name, chosen, traced, readers) if chosen.quantize else {}
     mixtures = [name for name, layer in traced.named_modules() if isinstance(layer, MixtureOfExperts)]
     experts = [f"{name}.{parameter}" for name in mixtures for parameter in EXPERTS]
-    mix = quantized.experts_as_operator if chosen.quantize else run_all_experts
+    operator = bool(experts) and chosen.quantize is not None and target.integers == "nbits"
+    mix = quantized.experts_as_operator if operator else run_all_experts
     lengths, held_back = _example_lengths(model.config), {*readers, *matrices, *experts}
     graph = trace(traced, component, target, lengths, held_back, mix)
-    quantized.quantize(graph, matrices)
-    if experts and chosen.quantize:
+    quantized.quantize(graph, matrices, PRODUCTS[target.integers])
+    if operator:
         quantized.quantize_experts(graph, chosen, lambda name: readers.get(name) or _in_memory(traced, name))
     passes.fill(graph, {name: read for name, read in readers.items() if name not in matrices})
     if chosen.quantize and component.name == "vocoder":
         quantized.quantize_convolutions(graph, chosen)
     if scheme != "fp32":
-        passes.store_as_float16(graph)
+        ARITHMETIC[target.integers](graph)
+    passes.drop_unused(graph)
+    passes.declare_opsets(graph)
     weights = [value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value]
     data = f"{path.name}.data" if sum(weights) > EXTERNAL_DATA_BYTES else None
 

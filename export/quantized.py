@@ -18,13 +18,13 @@ from onnx_ir import DataType, Node, Value
 from torch import Tensor
 
 from ..quant.schemes import SCHEMES, Quantized, Scheme
+from .passes import CONTRIB
 
 Reader = Callable[[], Tensor]
 ROWS_AT_ONCE = 1024  # of a matrix, while it is quantized
 INT8_BLOCKS = (128, 64, 32, 16)  # columns per scale in MatMulNBits, where the scheme has one scale per row
 SCALE_BYTES = 4
 ACCURACY_LEVEL = 4  # activations rounded to INT8 per block: the only level with fast kernels for 8 bits
-CONTRIB = "com.microsoft"
 NOT_CHOSEN = -1e4  # logit of an expert that a row does not go through
 
 
@@ -37,25 +37,31 @@ class Matrix:
     activation_scale: float | None = None  # of the input, for schemes that quantize it
 
 
-def quantize(graph: onnx_ir.Model, matrices: Mapping[str, Matrix]) -> None:
+# initializer name, matrix, rows, cols, input, bias -> nodes and their initializers; the last node is the product
+Product = Callable[[str, Matrix, int, int, Value, Value | None], tuple[list[Node], list[Value]]]
+
+
+def quantize(graph: onnx_ir.Model, matrices: Mapping[str, Matrix], product: Product) -> None:
     """Replaces every product with one of `matrices` (initializer name -> matrix) and deletes the float initializer.
 
     Matrices that the graph does not use are left alone.
+
+    Args:
+        product: how a product with integers is written.
     """
     for node in list(graph.graph):
         if node.op_type == "Gemm" and _name(node.inputs[1]) in matrices:
             assert node.attributes["transB"].as_int() == 1
             bias = node.inputs[2] if len(node.inputs) > 2 else None
-            _replace(graph, node, node.inputs[0], bias, node.inputs[1], matrices)
+            _replace(graph, node, node.inputs[0], bias, node.inputs[1], matrices, product)
         elif node.op_type == "Transpose" and _name(node.inputs[0]) in matrices:
-            for product, _ in list(node.outputs[0].uses()):
-                assert product.op_type == "MatMul"
-                _replace(graph, product, product.inputs[0], None, node.inputs[0], matrices)
+            for used, _ in list(node.outputs[0].uses()):
+                assert used.op_type == "MatMul"
+                _replace(graph, used, used.inputs[0], None, node.inputs[0], matrices, product)
             graph.graph.remove(node, safe=True)
     for name in set(matrices) & set(graph.graph.initializers):
         assert not graph.graph.initializers[name].uses(), f"{name} has another use than a product"
         del graph.graph.initializers[name]
-    graph.graph.opset_imports.setdefault(CONTRIB, 1)
 
 
 def experts_as_operator(x: Tensor, gate_up: Tensor, down: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
@@ -141,24 +147,32 @@ def _name(value: Value | None) -> str:
 
 def _replace(
     graph: onnx_ir.Model,
-    product: Node,
+    old_product: Node,
     x: Value | None,
     bias: Value | None,
     weight: Value | None,
     matrices: Mapping[str, Matrix],
+    product: Product,
 ) -> None:
     assert x is not None and weight is not None and weight.shape is not None  # noqa: PT018
     matrix, name = matrices[_name(weight)], _name(weight)
     rows, cols = (int(size) for size in weight.shape.numpy())
-    build = _with_activations if matrix.scheme.quantizes_activations else _nbits
-    nodes, initializers = build(name, matrix, rows, cols, x, bias)
+    nodes, initializers = product(name, matrix, rows, cols, x, bias)
     for value in initializers:
         graph.graph.initializers[_name(value)] = value
-    old, new = product.outputs[0], nodes[-1].outputs[0]
+    old, new = old_product.outputs[0], nodes[-1].outputs[0]
     new.name, new.shape, new.type = old.name, old.shape, old.type
-    graph.graph.insert_before(product, nodes)
+    graph.graph.insert_before(old_product, nodes)
     onnx_ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    graph.graph.remove(product, safe=True)
+    graph.graph.remove(old_product, safe=True)
+
+
+def packed_product(
+    name: str, matrix: Matrix, rows: int, cols: int, x: Value, bias: Value | None
+) -> tuple[list[Node], list[Value]]:
+    """A product as ONNX Runtime's CPU runs it fast, in float32 arithmetic."""
+    write = _with_activations if matrix.scheme.quantizes_activations else _nbits
+    return write(name, matrix, rows, cols, x, bias)
 
 
 def _nbits(
@@ -240,7 +254,8 @@ def quantize_convolutions(graph: onnx_ir.Model, scheme: Scheme) -> None:
         values = torch.from_numpy(weight.const_value.numpy().copy())
         quantized = scheme.quantize(values.flatten(1))
         stored = _constant(f"{weight.name}.int8", quantized.values.view(values.shape).numpy())
-        scales = _constant(f"{weight.name}.scales", quantized.scales[:, 0].numpy())
+        steps = torch.where(quantized.scales == 0, 1.0, quantized.scales)  # TensorRT refuses zeros
+        scales = _constant(f"{weight.name}.scales", steps[:, 0].numpy())
         zeros = _constant(f"{weight.name}.zeros", np.zeros(values.shape[0], np.int8))
         dequantize = onnx_ir.node("DequantizeLinear", [stored, scales, zeros], {"axis": 0})
         dequantize.outputs[0].shape, dequantize.outputs[0].type = weight.shape, weight.type

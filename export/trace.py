@@ -17,6 +17,7 @@ from ..model.backbone import Backbone
 from ..model.components import Component, TensorSpec
 from ..model.decoder import Mix, MixtureOfExperts, run_all_experts
 from ..model.speech_head import SpeechHead
+from .attention import FORMS
 from .targets import Target
 
 EXAMPLE_LENGTHS = {"past": 9, "capacity": 32, "new": 3, "windows": 2, "frames": 24, "tokens": 12, "samples": 24}
@@ -33,7 +34,7 @@ class DecoderGraph(nn.Module):
     def forward(self, x: Tensor, *rest: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         # rest: position where the cache layout has one, then the caches
         *position, caches = rest
-        attend = self.target.attention(self.module.decoder.config, x.shape[0], caches, *position)
+        attend = FORMS[self.target.attention](self.module.decoder.config, x.shape[0], caches, *position)
         y = self.module(x, attend)
         return (*(y if isinstance(y, tuple) else (y,)), *attend.outputs)
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: components as sessions, decoders with bindings that are made once."""
+"""ONNX Runtime, on the CPU or with CUDA: components as sessions, decoders with bindings that are made once."""
 
 from __future__ import annotations
 
@@ -9,26 +9,37 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ..errors import BundleError, RequestError
-from ..model.components import Component, TensorSpec
+from ..model.components import PREFILL_ROWS, Component, TensorSpec
 from .backend import Array, DecoderGraph
 from .bundle import Bundle
 
-PREFILL_CHUNK = 512  # positions per run, which bounds the scratch memory of a long prompt
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OrtBackend:
     """Sessions of one bundle, sharing one count of threads."""
 
-    def __init__(self, bundle: Bundle, num_threads: int) -> None:
+    def __init__(self, bundle: Bundle, num_threads: int, device: str = "cpu") -> None:
+        # device: "cpu", or "cuda", where caches lie in the GPU's memory
         self._bundle = bundle
         self._num_threads = num_threads
+        self._device = device
+        self._provider = PROVIDERS[device]
+        if self._provider not in ort.get_available_providers():
+            raise RequestError(
+                f"ONNX Runtime {ort.__version__} has no {self._provider} here: pip install onnxruntime-gpu"
+            )
 
     def graph(self, component: str) -> OrtGraph:
         return OrtGraph(self._session(component), self._bundle.components[component])
 
     def decoder(self, component: str, capacity: int) -> DecoderGraph:
-        kind = StaticDecoder if self._bundle.manifest.cache == "static" else PrefixDecoder
-        return kind(self._session(component), self._bundle.components[component], capacity)
+        session, row = self._session(component), self._bundle.components[component]
+        if self._bundle.manifest.cache == "prefix":
+            if self._device != "cpu":
+                raise RequestError(f"backend {self._device} runs static caches alone; this bundle has growing ones")
+            return PrefixDecoder(session, row, capacity)
+        return StaticDecoder(session, row, capacity, self._device)
 
     def _session(self, component: str) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -39,7 +50,7 @@ class OrtBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if self._num_threads > 1 else "1")
         path = self._bundle.graph_path(component)
         try:
-            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(path, options, providers=[self._provider])
         except Exception as error:  # onnxruntime raises many kinds
             raise BundleError(f"{path} does not load in ONNX Runtime {ort.__version__}: {error}") from None
         _check_signature(session, self._bundle.components[component], str(path))
@@ -90,7 +101,7 @@ class _OrtDecoder:
             )
         if len(x) == 1:
             return self._step(x)
-        chunks = [self._run(x[i : i + PREFILL_CHUNK]) for i in range(0, len(x), PREFILL_CHUNK)]
+        chunks = [self._run(x[i : i + PREFILL_ROWS]) for i in range(0, len(x), PREFILL_ROWS)]
         joined = zip(self._component.outputs, zip(*chunks, strict=True), strict=True)
         return tuple(np.concatenate(parts) if "new" in spec.axes else parts[-1] for spec, parts in joined)
 
@@ -113,11 +124,15 @@ class _OrtDecoder:
 class StaticDecoder(_OrtDecoder):
     """Caches of full capacity, updated in place; a step's bindings are made once."""
 
-    def __init__(self, session: ort.InferenceSession, component: Component, capacity: int) -> None:
+    def __init__(self, session: ort.InferenceSession, component: Component, capacity: int, device: str = "cpu") -> None:
         super().__init__(session, component, capacity)
         # zeros are mapped by the system at first touch: capacity costs nothing before it is used
-        shapes = [[capacity if a == "capacity" else int(a) for a in p.input.axes] for p in component.states]
-        self._caches = [np.zeros(shape, np.float32) for shape in shapes]
+        self._caches = [
+            ort.OrtValue.ortvalue_from_numpy(
+                np.zeros([capacity if a == "capacity" else int(a) for a in pair.input.axes], pair.input.dtype), device
+            )
+            for pair in component.states
+        ]
         self._position = np.zeros(1, np.int64)
         self._step_input = np.zeros((1, self._width), np.float32)
         self._step_outputs = self._new_outputs(1)
@@ -132,8 +147,8 @@ class StaticDecoder(_OrtDecoder):
         for spec, array in zip(self._component.outputs, outputs, strict=True):
             _bind_output(binding, spec.name, array)
         for pair, cache in zip(self._component.states, self._caches, strict=True):
-            _bind_input(binding, pair.input.name, cache)
-            _bind_output(binding, pair.output.name, cache)
+            binding.bind_ortvalue_input(pair.input.name, cache)
+            binding.bind_ortvalue_output(pair.output.name, cache)
         return binding
 
     def _step(self, x: Array) -> tuple[Array, ...]:
@@ -160,8 +175,9 @@ class PrefixDecoder(_OrtDecoder):
 
     def __init__(self, session: ort.InferenceSession, component: Component, capacity: int) -> None:
         super().__init__(session, component, capacity)
-        shapes = [[capacity, *(int(a) for a in p.input.axes[1:])] for p in component.states]
-        self._caches = [np.zeros(shape, np.float32) for shape in shapes]
+        self._caches = [
+            np.zeros([capacity, *(int(a) for a in pair.input.axes[1:])], pair.input.dtype) for pair in component.states
+        ]
 
     def _step(self, x: Array) -> tuple[Array, ...]:
         return self._run(x)

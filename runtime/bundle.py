@@ -14,11 +14,12 @@ import numpy as np
 
 from ..errors import BundleError, CheckpointError
 from ..model import config as configs
-from ..model.components import CacheLayout, Component, ModelConfig, components
+from ..model.components import Cache, CacheLayout, Component, ModelConfig, components
 from ._native import EmbeddingTable
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
+LIBRARIES = ("tensorrt_rtx", "tensorrt")  # that make plans
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -35,6 +36,16 @@ class TableEntry:
     file: str
     dtype: str  # a key of ITEM_BYTES
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEntry:
+    """A component compiled by TensorRT; what it asks of the machine that runs it."""
+
+    file: str
+    library: str  # "tensorrt_rtx" or "tensorrt"
+    version: str  # of the library: a plan runs with this one alone
+    capabilities: tuple[int, ...]  # SM numbers that it was compiled for
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,9 @@ class Manifest:
     speakers: dict[str, int]  # name -> row of the "speakers" table; the first is the default
     parity: dict[str, Any]  # what `verify` measured at export
     files: dict[str, FileEntry]
+    cache_dtype: str  # of keys and values
+    positions: int | None  # backbone positions, where compiled graphs bound them
+    plans: dict[str, PlanEntry]  # component -> what TensorRT made of its graph
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -65,10 +79,22 @@ class Manifest:
         texts |= {f"graph of {k}": v for k, v in self.graphs.items()}
         texts |= {f"native form of {k}": v for k, v in self.native.items()}
         texts |= {} if self.chat_template is None else {"chat_template": self.chat_template}
+        texts |= {f"plan of {k}": v.file for k, v in self.plans.items()}
+        texts |= {f"plan of {k}, version": v.version for k, v in self.plans.items()}
         faults = [f"{name} is {value!r}" for name, value in texts.items() if not isinstance(value, str)]
+        faults += [f"plan of {k}, library {v.library!r}" for k, v in self.plans.items() if v.library not in LIBRARIES]
+        faults += [
+            f"plan of {k}, capabilities {v.capabilities}"
+            for k, v in self.plans.items()
+            if not all(type(number) is int for number in v.capabilities)
+        ]
         faults += [f"{n} is {getattr(self, n)!r}" for n in ("sampling", "parity") if type(getattr(self, n)) is not dict]
         if self.cache not in ("prefix", "static"):
             faults.append(f"cache layout {self.cache!r}")
+        if self.cache_dtype not in ("float32", "float16"):
+            faults.append(f"cache_dtype {self.cache_dtype!r}")
+        if self.positions is not None and (type(self.positions) is not int or self.positions < 1):
+            faults.append(f"positions {self.positions!r}")
         if set(self.recipe) != set(self.graphs):
             faults.append(f"recipe and graphs disagree about {', '.join(sorted(set(self.recipe) ^ set(self.graphs)))}")
         if list(self.speakers.values()) != list(range(len(self.speakers))):
@@ -76,6 +102,10 @@ class Manifest:
         faults += [f"table {k} has dtype {t.dtype!r}" for k, t in self.tables.items() if t.dtype not in ITEM_BYTES]
         if faults:
             raise TypeError("; ".join(faults))
+
+    @property
+    def kept(self) -> Cache:
+        return Cache(self.cache, self.cache_dtype, self.positions)
 
     def write(self, folder: Path) -> None:
         """Writes `manifest.json` by rename, so that a folder with a manifest is whole."""
@@ -96,6 +126,9 @@ class Bundle:
 
     def graph_path(self, component: str) -> Path:
         return self.folder / self.manifest.graphs[component]
+
+    def plan_path(self, component: str) -> Path:
+        return self.folder / self.manifest.plans[component].file
 
     def embedding_table(self, name: str) -> EmbeddingTable:
         """A memory-mapped table of rows."""
@@ -157,7 +190,7 @@ def open_bundle(folder: Path | str, check_hashes: bool = True) -> Bundle:
         for name, found in hash_files(folder, manifest.files).items():
             if found.sha256 != manifest.files[name].sha256:
                 raise BundleError(f"{folder / name} does not have the SHA-256 of the manifest; export the bundle again")
-    table = components(manifest.model, manifest.cache)
+    table = components(manifest.model, manifest.kept)
     _check_contents(folder, manifest, table)
     return Bundle(folder, manifest, table)
 
@@ -187,7 +220,10 @@ def _check_contents(folder: Path, manifest: Manifest, table: Mapping[str, Compon
             raise BundleError(f"{where}: table {name} is {manifest.tables[name].shape}, the model needs {shape}")
         if name in ("flow_noise", "speakers") and manifest.tables[name].dtype != "float32":
             raise BundleError(f"{where}: table {name} is {manifest.tables[name].dtype}, float32 is needed")
+    if not set(manifest.plans) <= set(table):
+        raise BundleError(f"{where}: plans of {', '.join(sorted(set(manifest.plans) - set(table)))}; export it again")
     named = {*manifest.graphs.values(), *manifest.native.values(), manifest.tokenizer}
+    named |= {plan.file for plan in manifest.plans.values()}
     named |= {t.file for t in manifest.tables.values()}
     if manifest.chat_template:
         named.add(manifest.chat_template)
@@ -223,6 +259,9 @@ def read_manifest(path: Path) -> Manifest:
         }
         raw["model"] = ModelConfig(**{k: configs.from_dict(kinds[k], v) for k, v in raw["model"].items()})
         raw["tables"] = {k: TableEntry(**{**v, "shape": tuple(v["shape"])}) for k, v in raw["tables"].items()}
+        raw["plans"] = {
+            k: PlanEntry(**{**v, "capabilities": tuple(v["capabilities"])}) for k, v in raw["plans"].items()
+        }
         raw["files"] = {k: FileEntry(**v) for k, v in raw["files"].items()}
         return Manifest(**raw)
     except (KeyError, TypeError, AttributeError, ValueError, AssertionError, CheckpointError) as error:

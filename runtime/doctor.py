@@ -18,7 +18,7 @@ OPTIONAL = {
     "onnx": "pip install 'facrt[export]'",
     "onnxscript": "pip install 'facrt[export]'",
     "tensorrt": "pip install 'facrt[gpu]'",
-    "tensorrt_rtx": "pip install 'facrt[rtx]'",
+    "tensorrt_rtx_cu13_bindings": "pip install 'facrt[rtx]'",
 }
 
 

@@ -16,7 +16,7 @@ from ..errors import RequestError
 from ..model.settings import GenerationSettings
 from ..model.turn import Turn
 from .audio import checked_pcm, read_audio
-from .backend import Array, SpeechHead
+from .backend import Array, Backend, SpeechHead
 from .backend_ort import OrtBackend
 from .bundle import Bundle, open_bundle
 from .conversation import Conversation
@@ -36,6 +36,7 @@ from .voice_tokenizer import VoiceTokenizer
 DEFAULT_MAX_POSITIONS = 4096
 SPEECH_HEADS = ("native", "onnx")
 SPEECH_CACHES = ("fp32", "fp16", "int8")
+BACKENDS = ("onnx", "cuda", "tensorrt")
 AudioInput = str | Path | np.ndarray
 
 
@@ -68,20 +69,23 @@ def load(
     folder: str | Path,
     *,
     num_threads: int | None = None,
-    max_positions: int = DEFAULT_MAX_POSITIONS,
+    max_positions: int | None = None,
     check_hashes: bool = True,
     speech_head: str | None = None,
     speech_cache: str = "fp32",
+    backend: str | None = None,
 ) -> Engine:
     """Opens a bundle and allocates all state.
 
     Args:
         folder: what `facrt export` wrote.
         num_threads: for the inference library and for the native loop; default: the CPU cores this process may use.
-        max_positions: prompt plus answer, in backbone positions (5 per second of speech).
+        max_positions: prompt plus answer, in backbone positions (5 per second of speech); default: what the bundle was
+            compiled for, else 4096.
         check_hashes: False skips the SHA-256 of the bundle's files.
         speech_head: "native" or "onnx"; default: native where the bundle holds it.
         speech_cache: how the native speech head keeps keys and values: "fp32", "fp16" or "int8".
+        backend: "onnx" (the CPU), "cuda" (ONNX Runtime on an NVIDIA GPU) or "tensorrt"; default: as the target.
 
     Raises:
         BundleError: the bundle is damaged or of another version.
@@ -89,13 +93,36 @@ def load(
     """
     if num_threads is not None and num_threads < 1:
         raise RequestError(f"num_threads {num_threads} is not at least 1")
-    return Engine(
-        open_bundle(folder, check_hashes), num_threads or _num_cores(), max_positions, speech_head, speech_cache
-    )
+    bundle = open_bundle(folder, check_hashes)
+    return Engine(bundle, num_threads or _num_cores(), max_positions, speech_head, speech_cache, backend)
+
+
+def _open_backend(bundle: Bundle, num_threads: int, kind: str | None) -> Backend:
+    if kind not in (None, *BACKENDS):
+        raise RequestError(f"backend {kind!r} is unknown; allowed: {', '.join(BACKENDS)}")
+    if kind == "tensorrt" or (kind is None and bundle.manifest.target != "cpu"):
+        from .backend_tensorrt import TensorRtBackend  # with ctypes and CUDA, which a CPU has no use for
+
+        return TensorRtBackend(bundle, num_threads)
+    return OrtBackend(bundle, num_threads, "cuda" if kind == "cuda" else "cpu")
+
+
+def _num_positions(bundle: Bundle, wanted: int | None) -> int:
+    compiled = bundle.manifest.positions
+    if wanted is None:
+        return compiled or DEFAULT_MAX_POSITIONS
+    if wanted < 1:
+        raise RequestError(f"max_positions {wanted} is not at least 1")
+    if compiled is not None and wanted > compiled:
+        raise RequestError(
+            f"max_positions {wanted} is more than the {compiled} of this bundle; "
+            f"export it with --max-positions {wanted}"
+        )
+    return wanted
 
 
 def _open_speech_head(
-    bundle: Bundle, backend: OrtBackend, num_threads: int, capacity: int, kind: str | None, cache: str
+    bundle: Bundle, backend: Backend, num_threads: int, capacity: int, kind: str | None, cache: str
 ) -> SpeechHead:
     if kind not in (None, *SPEECH_HEADS):
         raise RequestError(f"speech head {kind!r} is unknown; allowed: {', '.join(SPEECH_HEADS)}")
@@ -105,10 +132,20 @@ def _open_speech_head(
     if kind == "onnx" or (kind is None and file is None):
         if cache != "fp32":
             raise RequestError(f"speech cache {cache!r} needs the native speech head; the ONNX form keeps fp32")
-        return OnnxSpeechHead(backend, bundle.embedding_table("speech_embedding"), config, capacity)
+        return _graph_speech_head(bundle, backend, capacity)
     if file is None:
         raise RequestError("this bundle holds no native speech head; use onnx, or export it again")
     return NativeSpeechHead(bundle.folder / file, config, capacity, num_threads, cache)
+
+
+def _graph_speech_head(bundle: Bundle, backend: Backend, capacity: int) -> SpeechHead:
+    """The loop over the exported graph, on the device where the backend keeps it there."""
+    table, config = bundle.embedding_table("speech_embedding"), bundle.manifest.model.chat
+    if isinstance(backend, OrtBackend):
+        return OnnxSpeechHead(backend, table, config, capacity)
+    from .trt_speech_head import TensorRtSpeechHead  # as `_open_backend`
+
+    return TensorRtSpeechHead(backend, table, config, capacity)  # type: ignore[arg-type]
 
 
 def _num_cores() -> int:
@@ -122,13 +159,13 @@ class Engine:
         self,
         bundle: Bundle,
         num_threads: int,
-        max_positions: int = DEFAULT_MAX_POSITIONS,
+        max_positions: int | None = None,
         speech_head: str | None = None,
         speech_cache: str = "fp32",
+        backend_kind: str | None = None,
     ) -> None:
-        if max_positions < 1:
-            raise RequestError(f"max_positions {max_positions} is not at least 1")
-        config, backend = bundle.manifest.model.chat, OrtBackend(bundle, num_threads)
+        max_positions = _num_positions(bundle, max_positions)
+        config, backend = bundle.manifest.model.chat, _open_backend(bundle, num_threads, backend_kind)
         grouping = bundle.embedding_table("speech_grouping")
         self.bundle = bundle
         self.config = config

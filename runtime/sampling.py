@@ -29,6 +29,9 @@ class SpeechSampling:
     def __init__(self, settings: GenerationSettings) -> None:
         self.sampler = _native.Sampler(settings.seed + 1)  # the text has the seed itself
         self.options = pick_options(settings)
+        self.settings = settings
+        self.noise = np.random.default_rng(settings.seed + 1)  # for whoever draws on a GPU
+        self.seen: list[int] = []  # what was remembered
 
     def pick(self, logits: Array, group: list[int]) -> int:
         """A token from logits [K]; the tokens of the group so far count as seen."""
@@ -36,4 +39,5 @@ class SpeechSampling:
 
     def remember(self, ids: list[int]) -> None:
         """Adds a stored group to what the repetition penalty applies to."""
+        self.seen += ids
         self.sampler.remember(np.array(ids, np.int64))

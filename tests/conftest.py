@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from facrt.export.pipeline import ExportRequest, export
+from facrt.export.pipeline import ExportRequest, OpenModel, export
 from facrt.runtime.engine import SPEECH_HEADS, Engine, load
 from goldens import DETOKENIZER, LM, LM_CASES, S3, inputs, waveforms
+from small import open_small
 
 TORCH_THREADS = 2
 
@@ -58,6 +59,12 @@ def talkative_engine(golden_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
     """Every code is spoken, though the golden flow has fewer codes than the golden chat model."""
     monkeypatch.setattr(golden_engine.detokenizer, "codes", lambda ids: [i % 729 for i in ids if 0 <= i < 6561])
     return golden_engine
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> OpenModel:
+    """One layer of everything; the golden detokenizer."""
+    return open_small(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture

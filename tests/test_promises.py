@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 import typer
 from facrt.cli import app
-from facrt.model.components import Component, TensorSpec, components
+from facrt.model.components import Cache, Component, TensorSpec, components
 from facrt.runtime.bundle import open_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -108,7 +108,9 @@ def documented() -> dict[str, set[str]]:
     return {part.split()[0]: set(re.findall(r"--[a-z][a-z-]*", part)) for part in parts}
 
 
-@pytest.mark.parametrize("verb", ["export", "run", "chat", "serve", "profile", "verify", "inspect", "plan", "doctor"])
+@pytest.mark.parametrize(
+    "verb", ["export", "run", "chat", "serve", "profile", "verify", "build", "inspect", "plan", "doctor"]
+)
 def test_the_commands_are_as_documented(verb: str) -> None:
     listed = documented()[verb]
     assert listed <= options(verb)
@@ -125,7 +127,7 @@ def tensors(component: Component) -> tuple[list[TensorSpec], list[TensorSpec]]:
 def test_the_table(golden_bundle: Path) -> None:
     manifest = open_bundle(golden_bundle).manifest
     for cache in ("prefix", "static"):
-        table = components(manifest.model, cache)
+        table = components(manifest.model, Cache(cache))
         assert list(table) == [
             "audio_encoder", "audio_grouping", "backbone", "speech_upsampling", "speech_head", "flow_front",
             "flow_estimator", "vocoder_source", "vocoder", "speech_tokenizer",

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 import pytest
-from facrt.export.attention import Decomposed, GroupQuery, Scatter, Sdpa
 from facrt.export.pipeline import OpenModel, open_model, write_graph
 from facrt.export.targets import TARGETS, Target
-from facrt.model.components import components
+from facrt.model.components import Cache, components
 from facrt.model.settings import GenerationSettings
 from facrt.runtime.backend_ort import PrefixDecoder, StaticDecoder
 from facrt.runtime.bundle import hash_files, open_bundle
@@ -26,11 +25,13 @@ from tolerances import TOLERANCES
 
 CPU = TARGETS["cpu"]
 FORMS = {
-    "Decomposed": replace(CPU, opset=18, attention=Decomposed, cache="prefix"),
-    "Sdpa": replace(CPU, opset=23, attention=Sdpa, cache="prefix"),
-    "Scatter": replace(CPU, opset=24, attention=Scatter, cache="static"),
-    "GroupQuery": replace(CPU, opset=21, attention=GroupQuery, cache="static"),
+    "Decomposed": replace(CPU, opset=18, attention="Decomposed", cache="prefix"),
+    "Sdpa": replace(CPU, opset=23, attention="Sdpa", cache="prefix"),
+    "Scatter": replace(CPU, opset=24, attention="Scatter", cache="static"),
+    "GroupQuery": replace(CPU, opset=21, attention="GroupQuery", cache="static"),
 }
+TARGET_FORMS = {name: TARGETS[name] for name in ("rtx", "orin-jp6")}  # float16 arithmetic and caches
+FORMS |= TARGET_FORMS
 OPERATORS = {
     "Decomposed": {"Softmax"},
     "Sdpa": {"Attention"},
@@ -50,31 +51,38 @@ def engine(
     request: pytest.FixtureRequest, model: OpenModel, golden_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Engine:
     """The golden bundle with the decoders' graphs of one form."""
-    target = FORMS[request.param]
+    name, target = request.param, FORMS[request.param]
     folder = Path(shutil.copytree(golden_bundle, tmp_path_factory.mktemp("form") / "bundle"))
     manifest = open_bundle(folder, check_hashes=False).manifest
-    if manifest.attention != request.param:
-        write_decoders(model, target, folder)
-        files = hash_files(folder, manifest.files)
-        replace(manifest, attention=request.param, cache=target.cache, files=files).write(folder)
+    if name != "GroupQuery":  # which the golden bundle has
+        precision = "fp16" if name in TARGET_FORMS else "fp32"
+        kept = Cache(target.cache, target.cache_dtype)
+        write_decoders(model, target, kept, precision, folder)
+        changes = {"attention": name, "cache": target.cache, "cache_dtype": target.cache_dtype}
+        replace(manifest, **changes, files=hash_files(folder, manifest.files)).write(folder)
     return load(folder, max_positions=256, speech_head="onnx")
 
 
-def write_decoders(model: OpenModel, target: Target, folder: Path) -> None:
-    table = components(model.config, target.cache)
+def write_decoders(model: OpenModel, target: Target, kept: Cache, precision: str, folder: Path) -> None:
+    table = components(model.config, kept)
     for name in DECODERS:
-        write_graph(model, table[name], "fp32", target, folder / f"{name}.onnx")
+        write_graph(model, table[name], precision, target, folder / f"{name}.onnx")
+
+
+def tolerance(engine: Engine, stage: str) -> float:
+    return TOLERANCES[stage, "fp16" if engine.bundle.manifest.attention in TARGET_FORMS else "fp32"]
 
 
 def test_every_form_is_tested(engine: Engine) -> None:
     name = engine.bundle.manifest.attention
+    form = FORMS[name].attention
     kind = StaticDecoder if FORMS[name].cache == "static" else PrefixDecoder
     assert type(engine.backbone) is type(engine.speech_head.decoder) is kind
     for decoder in DECODERS:
         graph = onnx_ir.load(engine.bundle.graph_path(decoder))
         assert graph.opset_imports[""] == FORMS[name].opset
         found = {node.op_type for node in graph.graph.all_nodes()}
-        assert found & set.union(*OPERATORS.values()) == OPERATORS[name]
+        assert found & set.union(*OPERATORS.values()) == OPERATORS[form]
 
 
 @pytest.mark.parametrize(("case", "run"), [("u2p0", "r1"), ("mixed", "r1"), ("edge_extra", "r1")])
@@ -96,9 +104,9 @@ def test_golden_run(engine: Engine, mixed_speech_ids: list[int], case: str, run:
     assert turn.text_ids == wanted[f"{run}__text_ids"].tolist()
     assert turn.speech_ids == wanted[f"{run}__speech_ids"].tolist()
     hidden, rows = wanted["prefill_hidden"][0], wanted[f"{run}__text_logits"]
-    np.testing.assert_allclose(steps[0][0], hidden, rtol=0, atol=TOLERANCES["hidden", "fp32"])
+    np.testing.assert_allclose(steps[0][0], hidden, rtol=0, atol=tolerance(engine, "hidden"))
     logits = np.stack([text for _, text in steps[: len(rows)]])
-    np.testing.assert_allclose(logits, rows, rtol=0, atol=TOLERANCES["text_logits", "fp32"])
+    np.testing.assert_allclose(logits, rows, rtol=0, atol=tolerance(engine, "text_logits"))
 
 
 @pytest.mark.parametrize("pieces", [[9], [1] * 9, [4, 5], [1, 7, 1], [8, 1]])
@@ -110,13 +118,13 @@ def test_pieces_equal_the_whole(engine: Engine, pieces: list[int]) -> None:
     whole = [array.copy() for array in decoder(x)]
     decoder.truncate(0)
     rows = [decoder(part)[0].copy() for part in np.split(x, np.cumsum(pieces)[:-1])]
-    np.testing.assert_allclose(np.concatenate(rows), whole[0], rtol=0, atol=TOLERANCES["hidden", "fp32"])
+    np.testing.assert_allclose(np.concatenate(rows), whole[0], rtol=0, atol=tolerance(engine, "hidden"))
     assert decoder.length == 9
     decoder.truncate(5)
     assert decoder.length == 5
     hidden, logits = decoder(x[5:])
-    np.testing.assert_allclose(hidden, whole[0][5:], rtol=0, atol=TOLERANCES["hidden", "fp32"])
-    np.testing.assert_allclose(logits, whole[1], rtol=0, atol=TOLERANCES["text_logits", "fp32"])
+    np.testing.assert_allclose(hidden, whole[0][5:], rtol=0, atol=tolerance(engine, "hidden"))
+    np.testing.assert_allclose(logits, whole[1], rtol=0, atol=tolerance(engine, "text_logits"))
 
 
 def test_the_speech_head_starts_again_from_any_position(engine: Engine) -> None:

@@ -13,7 +13,7 @@ import torch
 from facrt.export.pipeline import open_model, write_graph
 from facrt.export.targets import TARGETS
 from facrt.model.checkpoint import chat_layout, load_chat
-from facrt.model.components import components
+from facrt.model.components import Cache, components
 from facrt.model.config_files import read_chat_config
 from facrt.model.decoder import CachedAttention, MixtureOfExperts
 from facrt.model.random_checkpoint import SPECIALS, byte_tokenizer, random_tensors
@@ -63,7 +63,7 @@ def test_the_operator_equals_the_chosen_experts(tmp_path: Path, scheme: str, sha
     checkpoint = tmp_path / "checkpoint"
     make_checkpoint(checkpoint, shares_sum_to_one)
     model = open_model(checkpoint)
-    row = components(model.config, "static")["backbone"]
+    row = components(model.config, Cache("static"))["backbone"]
     write_graph(model, row, scheme, TARGETS["cpu"], tmp_path / "backbone.onnx")
     graph = onnx.load(tmp_path / "backbone.onnx").graph
     assert [node.op_type for node in graph.node].count("QMoE") == 2

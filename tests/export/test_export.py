@@ -24,7 +24,7 @@ from facrt.export.pipeline import ExportRequest, export, open_model, write_graph
 from facrt.export.tables import write_array
 from facrt.export.targets import find_target
 from facrt.model.checkpoint import load_chat
-from facrt.model.components import components
+from facrt.model.components import Cache, components
 from facrt.model.config_files import read_sampling
 from facrt.model.settings import PUBLISHED_SAMPLING
 from facrt.runtime.bundle import Manifest, open_bundle
@@ -513,7 +513,7 @@ def run_graph(path: Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 def test_large_graphs_keep_their_weights_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, model = find_target("cpu"), open_model(CHAT)
-    component = components(model.config, target.cache)["speech_upsampling"]
+    component = components(model.config, Cache(target.cache))["speech_upsampling"]
     sizes = [write_graph(model, component, "fp32", target, tmp_path / "whole.onnx")]
     monkeypatch.setattr(pipeline, "EXTERNAL_DATA_BYTES", 0)
     sizes.append(write_graph(model, component, "fp32", target, tmp_path / "split.onnx"))

@@ -16,7 +16,7 @@ from facrt.export.cost import packed_bytes_per_weight, spectral_distance_db
 from facrt.export.parity import question
 from facrt.export.pipeline import ExportRequest, export, open_model, write_graph
 from facrt.export.targets import TARGETS
-from facrt.model.components import components
+from facrt.model.components import Cache, components
 from facrt.runtime.bundle import Manifest, open_bundle
 from facrt.runtime.engine import load
 from goldens import DETOKENIZER, LM
@@ -100,7 +100,7 @@ def test_every_scheme_runs_as_a_graph(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model = calibrate(open_model(LM / "model"), {"speech_head": scheme}, [question(1.0)], lambda *_: None)
-    row = components(model.config, "static")["speech_head"]
+    row = components(model.config, Cache("static"))["speech_head"]
     write_graph(model, row, scheme, TARGETS["cpu"], tmp_path / "head.onnx")
     wide = model.config.chat.text.hidden_size
     feeds = {"z": np.random.default_rng(0).standard_normal((6, wide)).astype(np.float32), "position": np.zeros(1, int)}

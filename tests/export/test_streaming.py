@@ -10,7 +10,7 @@ import pytest
 from facrt.export.pipeline import open_model, write_graph
 from facrt.export.targets import TARGETS
 from facrt.model import weights
-from facrt.model.components import TensorSpec, components
+from facrt.model.components import Cache, TensorSpec, components
 from goldens import DETOKENIZER, LM, S3
 
 LENGTHS = {"windows": 2, "rows": 100, "groups": 2, "positions": 3, "tokens": 6, "frames": 12}
@@ -35,7 +35,7 @@ def test_streamed_weights_are_the_checkpoints(
 ) -> None:
     monkeypatch.setattr(weights, "LAZY_ELEMENTS", 2048)
     model = open_model(LM / "model", DETOKENIZER / "model", S3 / "model")
-    row = components(model.config, "static")[component]
+    row = components(model.config, Cache("static"))[component]
     assert any(id(p) in model.readers for p in model.graphs[component].parameters())
     write_graph(model, row, precision, TARGETS["cpu"], tmp_path / "streamed.onnx")
     random = np.random.default_rng(0)
@@ -56,6 +56,6 @@ def test_one_tensor_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(weights.SafetensorsSource, "read", lambda self, name: reads.append(name) or read(self, name))
     model = open_model(LM / "model")
     opened = len(reads)
-    row = components(model.config, "static")["speech_upsampling"]
+    row = components(model.config, Cache("static"))["speech_upsampling"]
     write_graph(model, row, "fp32", TARGETS["cpu"], tmp_path / "graph.onnx")
     assert set(reads[opened:]) == {"audio_invert_tower.pre_matching.weight"}

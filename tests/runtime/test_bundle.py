@@ -135,6 +135,7 @@ def test_a_manifest_of_bytes(bundle_copy: Path) -> None:
 FIELDS = (
     "facrt_version", "source", "target", "attention", "cache", "model", "recipe", "graphs", "native", "tables",
     "tokenizer", "chat_template", "sampling", "speakers", "parity", "files",
+    "cache_dtype", "positions", "plans",
 )  # fmt: skip
 
 

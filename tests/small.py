@@ -1,0 +1,56 @@
+"""A checkpoint of one layer per transformer, whose columns blocks of 128 divide: what plans are made of in tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from facrt.export.pipeline import OpenModel, open_model
+from facrt.model.checkpoint import chat_layout
+from facrt.model.config_files import read_chat_config
+from facrt.model.random_checkpoint import SPECIALS, byte_tokenizer, random_tensors
+from goldens import DETOKENIZER, LM
+from safetensors.torch import save_file
+
+INPUT_STEP = 0.05
+IDS = {token: 256 + i for i, token in enumerate(SPECIALS)}
+DECODER = {
+    "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 64,
+}  # fmt: skip
+ENCODER = {
+    "codebook_size": 104, "bos_token_id": 100, "eos_token_id": 101, "pad_token_id": 102, "output_dim": 128,
+    "d_model": 128, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 256,
+}  # fmt: skip
+
+
+class EveryStep(Mapping[str, float]):
+    """The same input scale for every product, instead of calibration."""
+
+    def __getitem__(self, name: str) -> float:
+        return INPUT_STEP
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def open_small(folder: Path) -> OpenModel:
+    """Writes the checkpoint and opens it, with the golden detokenizer."""
+    raw = json.loads((LM / "model" / "config.json").read_text())
+    raw["audio_token_index"], raw["hidden_size"] = IDS["<|AUDIO|>"], DECODER["hidden_size"]
+    audio, text = raw["audio_config"], raw["text_config"]
+    audio |= ENCODER
+    audio["crq_transformer_config"] |= DECODER
+    text |= {**DECODER, "vocab_size": 270, "eos_token_id": IDS["<|im_end|>"]}
+    text |= {f"{name}_index": IDS[f"<|{name}|>"] for name in ("audio_bos", "audio_eos", "sil")}
+    (folder / "config.json").write_text(json.dumps(raw))
+    byte_tokenizer(IDS).save(str(folder / "tokenizer.json"))
+    tensors = random_tensors(chat_layout(read_chat_config(folder)), torch.Generator().manual_seed(5))
+    save_file(tensors, folder / "model.safetensors")
+    return replace(open_model(folder, DETOKENIZER / "model"), input_scales=EveryStep())
