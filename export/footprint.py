@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.components import ModelConfig
+from ..model.components import PREFILL_ROWS, ModelConfig
 from ..model.geometry import vocoder_reach_frames
 from ..quant.schemes import SCHEMES
-from ..runtime.backend_ort import PREFILL_CHUNK
 from ..runtime.flow_stream import BlockPlan
 from . import sizes
 from .devices import Device
@@ -98,7 +97,7 @@ def _workspace_elements(config: ModelConfig, positions: int) -> int:
     text = config.chat.text
     inner = max(text.intermediate_size, text.expert_intermediate_size * text.num_experts_per_token)
     row = 4 * text.hidden_size + 3 * inner + (text.num_heads + 2 * text.num_kv_heads) * text.head_dim
-    elements = PREFILL_CHUNK * (row + text.num_heads * positions) + 2 * text.vocab_size
+    elements = PREFILL_ROWS * (row + text.num_heads * positions) + 2 * text.vocab_size
     if config.vocoder is not None:
         frames = FRAMES_PER_SECOND + vocoder_reach_frames(config.vocoder)
         width, rate, widest = config.vocoder.base_channels, 1, 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from ..model.components import ModelConfig, components
+from ..model.components import Cache, ModelConfig, components
 from ..model.config_files import existing
 from ..model.published import PUBLISHED
 from ..quant.recipe import RECIPES, Wish
@@ -52,7 +52,7 @@ def plan(config: ModelConfig, device: Device, wish: Wish | None = None, position
     """
     if positions < 1:
         raise RequestError(f"positions is {positions}; 1 or more is needed")
-    names = list(components(config, "static"))
+    names = list(components(config, Cache("static")))
     if wish is not None:
         wish.refuse_impossible(tuple(name for name in SCHEMES if device.runs(name)), device.target)
     named = {name: Wish(name).recipe(names) for name in RECIPES if device.is_cpu or name != "fp32"}

@@ -23,7 +23,7 @@ SIZES = {
 }  # fmt: skip
 TURNS = (("What time is it?", "It is noon."), ("Turn on the lamp.", "The lamp is on."), ("Hello.", "Hello there."))
 SOUNDS = [Sound(0.0, "sil"), Sound(0.1, "a", 0), Sound(0.3, "sil")]
-ANSWER_SAMPLES, QUESTION_SAMPLES = 960 * 11, 9_000
+ANSWER_SAMPLES, QUESTION_SAMPLES = 960 * 11, 52_000
 
 
 def recipe_text(**settings: object) -> str:

@@ -22,7 +22,7 @@ from facrt.export.plan import plan
 from facrt.export.source import read_config
 from facrt.model.audio_encoder import AudioEncoder
 from facrt.model.backbone import Backbone
-from facrt.model.components import ModelConfig, components
+from facrt.model.components import Cache, ModelConfig, components
 from facrt.model.config import DecoderConfig
 from facrt.model.config_files import read_chat_config
 from facrt.model.decoder import CachedAttention, MixtureOfExperts
@@ -86,7 +86,7 @@ def quantizable(component: str, module: nn.Module) -> int:
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_weights_are_counted_as_the_modules_have_them(config: ModelConfig) -> None:
     counted = sizes.weights(config)
-    assert list(counted) == list(components(config, "static"))
+    assert list(counted) == list(components(config, Cache("static")))
     for name, parts in modules(config).items():
         total = sum(p.numel() for part in parts for p in part.parameters())
         assert counted[name].total == total, name
@@ -175,7 +175,7 @@ def test_a_plan_adds_up() -> None:
     assert made["total_bytes"] == sum(parts) + memory["runtime"]
     assert made["real_time_factor"] == pytest.approx(sum(made["speech_ms_per_second"].values()) / 1e3)
     assert made["first_audio_ms"] == pytest.approx(sum(made["first_audio_parts_ms"].values()))
-    assert made["recipe"] == Wish("int4").recipe(components(PUBLISHED["8b"], "static"))
+    assert made["recipe"] == Wish("int4").recipe(components(PUBLISHED["8b"], Cache("static")))
     json.dumps(made)
 
 
