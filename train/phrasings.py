@@ -164,7 +164,7 @@ MORE: dict[str, tuple[str, ...]] = {
         "Make a turn of {degrees} degrees to the {side}.", "Please rotate {side} by {degrees} degrees.",
         "Could you turn {degrees} degrees {side}?", "Spin {degrees} degrees to the {side}.",
     ),
-    "stop": ("Halt.", "Do stop.", "Stop it now.", "Stand still.", "Freeze."),
+    "stop": ("Halt.", "Do stop.", "Stop it now.", "Stand still.", "Do not go on."),
     "go_home": (
         "Drive home.", "You should charge now.", "Go to your station.", "Please go and charge.",
         "Your battery is low, go home.",
@@ -255,7 +255,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "hello": ("Hey.", "Hello to you.", "Hi, robot.", "Well, hello.", "Hello, anybody there?"),
     "greeting": ("Hi, good {part}.", "Have a good {part}.", "Good {part}, how nice.", "Good {part} there."),
     "goodbye": ("Bye for today.", "So long.", "I must go, goodbye.", "Till next time.", "I'm off now, bye."),
-    "thanks": ("Thanks so much.", "I thank you.", "That is kind, thank you.", "Great, thanks."),
+    "thanks": ("Thanks so much.", "I thank you.", "How nice, thank you.", "Great, thanks."),
     "how_are_you": ("Are you fine?", "How do you feel today?", "How are you doing?", "Is everything all right?"),
     "your_name": ("Do you have a name?", "Can you tell me your name?", "What should I call you?", "Say your name."),
     "robot": ("Are you made of metal?", "Am I talking to a machine?", "Is this a robot?", "Are you alive?"),

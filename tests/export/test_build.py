@@ -42,6 +42,7 @@ needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="tensorrt_rtx is not installed: facrt[rtx]"
 )
 POSITIONS = 64
+BUNDLE_POSITIONS = 192  # room for the prompts that an export is checked with
 
 
 def compiled(
@@ -217,7 +218,7 @@ def rtx(small_model: OpenModel, tmp_path_factory: pytest.TempPathFactory) -> tup
     out = tmp_path_factory.mktemp("rtx") / "bundle"
     found = importlib.util.find_spec("tensorrt_rtx_bindings") is not None
     request = ExportRequest(str(small_model.folder), out, "rtx", detokenizer=DETOKENIZER / "model",
-                            max_positions=POSITIONS, build=found)  # fmt: skip
+                            max_positions=BUNDLE_POSITIONS, build=found)  # fmt: skip
     return out, export(request)
 
 
@@ -234,15 +235,15 @@ def test_export_compiles(rtx: tuple[Path, Manifest]) -> None:
 
 def test_the_graphs_of_a_bundle_for_a_gpu_answer_on_the_cpu(rtx: tuple[Path, Manifest]) -> None:
     engine = load(rtx[0], backend="onnx")
-    assert engine.backbone.capacity == POSITIONS
+    assert engine.backbone.capacity == BUNDLE_POSITIONS
     reply = engine.respond(text="Hi.", greedy=True, max_steps=3)
     assert reply.audio is not None
     assert np.isfinite(reply.audio).all()
     assert len(reply.speech_ids) % engine.config.group_size == 0
     with pytest.raises(
-        RequestError, match=r"max_positions 65 is more than the 64 of this bundle; .*--max-positions 65"
+        RequestError, match=r"max_positions 193 is more than the 192 of this bundle; .*--max-positions 193"
     ):
-        load(rtx[0], backend="onnx", max_positions=65)
+        load(rtx[0], backend="onnx", max_positions=193)
 
 
 def test_the_device_loops_graphs_choose_as_the_host(rtx: tuple[Path, Manifest]) -> None:

@@ -150,7 +150,7 @@ def test_stream_reaches_every_intent() -> None:
 
 def test_stream_has_not_changed() -> None:
     turns = example_at(Split.TRAIN, 3, 0).turns
-    assert [turn.user_text for turn in turns] == ["Please add nine and twenty.", "And plus one?"]
+    assert [turn.user_text for turn in turns] == ["Tell me nine plus twenty.", "And one more?"]
 
 
 def test_unknown_split_is_refused() -> None:
