@@ -60,6 +60,8 @@ def test_bindings_and_profiles_are_the_tables(golden_bundle: Path) -> None:
     model = open_bundle(golden_bundle, check_hashes=False).manifest.model
     for layout in ("static", "prefix"):
         for component in components(model, Cache(layout, "float16", 64)).values():
+            if component.name == "vocoder_source":
+                continue  # float64, which TensorRT has not: it stays on the CPU
             assert differences(TRT, FakeEngine(component), component) == []
     head = components(model, Cache("static", "float16", 64))["speech_head"]
     for wrong, fault in (
