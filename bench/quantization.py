@@ -110,7 +110,8 @@ def main() -> None:
     parser.add_argument("--export-only", action="store_true", help="make the bundles and stop")
     options = parser.parse_args()
     questions = held_out(options.data, options.count)
-    with tempfile.TemporaryDirectory() as temporary, checkpoint_folder(options.source) as (source, name):
+    source, name = checkpoint_folder(options.source)
+    with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         folders = {n: bundle(source, work / n, *how) for n, how in recipes(options.schemes).items()}
         if options.export_only:

@@ -8,23 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # the blank is 0, so a letter is its place + 1
+BLANK = 0
+LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # a letter is its place + 1
 NUM_LETTER_CLASSES = len(LETTERS) + 1
 
 
-def ctc_loss(scores: Sequence[Tensor], labels: Sequence[Tensor], blank: int = 0) -> Tensor:
+def ctc_loss(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
     """The loss per label, mean over items; an item with fewer rows than its labels need counts nothing.
 
     Args:
         scores: per item, [rows, classes] before softmax, of any float type.
         labels: per item, [count] int64.
-        blank: the class that says nothing.
     """
     rows = nn.utils.rnn.pad_sequence([row.float() for row in scores])
     return F.ctc_loss(
         rows.log_softmax(-1), torch.cat(list(labels)).to(rows.device),
         tuple(len(row) for row in scores), tuple(len(word) for word in labels),  # type: ignore[arg-type]
-        blank=blank, zero_infinity=True,
+        blank=BLANK, zero_infinity=True,
     )  # fmt: skip
 
 

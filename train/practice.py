@@ -42,16 +42,11 @@ WIDER = {
 UNHEARD = "zebu"  # a word of no intent
 
 
-def practice_names() -> tuple[str, ...]:
-    """The intents that can be practised: all."""
-    return tuple(chosen.name for chosen in INTENTS)
-
-
 @cache
 def _widened(name: str) -> Intent:
     chosen = next((chosen for chosen in INTENTS if chosen.name == name), None)
     if chosen is None:
-        raise RequestError(f"no intent {name!r} can be practised; there are {', '.join(practice_names())}")
+        raise RequestError(f"no intent {name!r} can be practised; there are {', '.join(i.name for i in INTENTS)}")
     return replace(chosen, slots={**chosen.slots, **WIDER.get(name, {})})
 
 
