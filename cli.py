@@ -75,6 +75,9 @@ def export(
         int, typer.Option(help="Prompt plus answer, 5 a second, where a GPU's caches have one length for good.")
     ] = 4096,
     build_: Annotated[bool, typer.Option("--build/--no-build", help="Compile at once, where it needs no GPU.")] = True,
+    system: Annotated[
+        str | None, typer.Option(help="The system prompt that the bundle's conversations begin with.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle."""
@@ -84,7 +87,7 @@ def export(
 
     request = pipeline.ExportRequest(
         source, out, target, precision, overrides, recipe, calibration, detokenizer, speech_tokenizer, verify, native,
-        max_positions, build_,
+        max_positions, build_, system,
     )  # fmt: skip
     with export_progress() as progress:
         manifest = pipeline.export(request, progress)
@@ -107,7 +110,7 @@ def run(
     text: Annotated[str | None, typer.Option(help="The user's text, beside or instead of the audio.")] = None,
     messages: Annotated[Path | None, typer.Option(help="A JSON list of messages to answer the last of.")] = None,
     out: Annotated[Path, typer.Option(help="The answer; several turns are numbered.")] = Path("answer.wav"),
-    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt. Default: the bundle's.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Argmax everywhere.")] = False,
     seed: Annotated[int, typer.Option(help="Of the sampled mode.")] = 0,
     max_steps: Annotated[int, typer.Option(help="Backbone steps at most (5 per second).")] = 512,
@@ -208,7 +211,7 @@ def chat(
     detector: Annotated[str | None, typer.Option(help="silero or energy. Default: silero where installed.")] = None,
     silence_ms: Annotated[float, typer.Option(help="Silence that ends a turn.")] = 500.0,
     no_barge_in: Annotated[bool, typer.Option("--no-barge-in", help="Let answers end: for loudspeakers.")] = False,
-    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt. Default: the bundle's.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Argmax everywhere.")] = False,
     seed: Annotated[int, typer.Option(help="Of the sampled mode.")] = 0,
     max_steps: Annotated[int, typer.Option(help="Backbone steps of an answer at most (5 per second).")] = 512,

@@ -74,5 +74,6 @@ def summary(manifest: Any) -> dict[str, Any]:
         },
         "files": {name: entry.size_bytes for name, entry in manifest.files.items()},
         "speakers": list(manifest.speakers),
+        "system": manifest.system,
         "sampling": manifest.sampling,
     }

@@ -20,7 +20,8 @@ from facrt.model.generate import ChatModel
 from facrt.train.facts import facts
 from facrt.train.intents import Split
 from facrt.train.loop import Schedule, is_finished, run_stage
-from facrt.train.run import Run, merge_backbone, written
+from facrt.train.mixing import written
+from facrt.train.run import Run, merge_backbone
 from facrt.train.samples import Sample
 from training import Validation, open_run, run_arguments, share_exact, shortened, validation
 

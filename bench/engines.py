@@ -1,47 +1,30 @@
-"""TensorRT-RTX plans without a GPU: the real speech head in every scheme; with --matrix, all of a small model."""
+"""TensorRT-RTX plans without a GPU: the real speech head in every scheme."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import arguments, at_least, check, finish
-from facrt.errors import FacrtError
-from facrt.export.build import FP8_SM, NOT_COMPILED, estimated_bytes
+from common import arguments, check, finish
+from facrt.export.build import FP8_SM, estimated_bytes
+from facrt.export.calibration import SameStep
 from facrt.export.compile import Job, compile_apart, graph_bytes, profiles_of
 from facrt.export.pipeline import OpenModel, open_model, write_graph
 from facrt.export.targets import TARGETS
 from facrt.model.checkpoint import chat_layout
 from facrt.model.components import Component, components
 from facrt.model.config_files import read_chat_config
-from facrt.model.random_checkpoint import SPECIALS, byte_tokenizer, random_tensors, write_checkpoint
-from facrt.quant.recipe import LIMITED
-from facrt.quant.schemes import SCHEMES
+from facrt.model.random_checkpoint import SPECIALS, byte_tokenizer, random_tensors
 from make_checkpoint import config
 from safetensors.torch import save_file
 
 RTX = TARGETS["rtx"]
-INPUT_STEP = 0.05  # of quantized activations: random weights need no calibration
 LARGEST = {"fp16": 1.15, "int8": 1.15, "w8a8": 1.15, "fp8": 1.15, "int4_128": 1.2}  # plan over graph
 POSITIONS = 512
-
-
-class EveryStep(Mapping[str, float]):
-    """One scale for every input."""
-
-    def __getitem__(self, name: str) -> float:
-        return INPUT_STEP
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 def compile_one(model: OpenModel, component: Component, scheme: str, folder: Path) -> dict[str, Any]:
@@ -73,38 +56,16 @@ def real_head(folder: Path, layers: int) -> OpenModel:
     byte_tokenizer(ids).save(str(folder / "tokenizer.json"))
     tensors = random_tensors(chat_layout(read_chat_config(folder)), torch.Generator().manual_seed(0))
     save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, folder / "model.safetensors")
-    return replace(open_model(folder), input_scales=EveryStep())
-
-
-def matrix(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every scheme of every component that the recipe table allows, on a small model."""
-    write_checkpoint(folder / "checkpoint")
-    model = replace(open_model(folder / "checkpoint"), input_scales=EveryStep())
-    for component in components(model.config, RTX.keep(64)).values():
-        for scheme in RTX.schemes:
-            allowed = set(LIMITED.get(component.name, RTX.schemes)) & set(RTX.limited.get(component.name, RTX.schemes))
-            calibrated_twin = SCHEMES[scheme].calibration == "awq"  # the same graph as without calibration
-            if scheme in allowed and component.name not in NOT_COMPILED and not calibrated_twin:
-                try:
-                    yield compile_one(model, component, scheme, folder)
-                except FacrtError as error:
-                    yield {"component": component.name, "scheme": scheme, "error": str(error)}
+    return replace(open_model(folder), input_scales=SameStep())
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--schemes", nargs="+", default=list(LARGEST), choices=list(LARGEST))
     parser.add_argument("--layers", type=int, default=28, help="of the speech head")
-    parser.add_argument("--matrix", action="store_true", help="small models in every scheme, instead of the head")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as raw:
         folder = Path(raw)
-        if options.matrix:
-            rows = list(matrix(folder))
-            failed = [row for row in rows if "error" in row]
-            checks = [at_least("plans of small models", len(rows) - len(failed), "plans", len(rows))]
-            finish({"rows": rows, "checks": checks}, options.json)
-            return
         model = real_head(folder / "checkpoint", options.layers)
         head = components(model.config, RTX.keep(POSITIONS))["speech_head"]
         rows = [compile_one(model, head, scheme, folder) for scheme in options.schemes]

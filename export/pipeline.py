@@ -69,6 +69,7 @@ class ExportRequest:
     native: str | None = None  # precision of the native speech head; default: the recipe's for speech_head
     max_positions: int = DEFAULT_MAX_POSITIONS  # of a target whose caches have one length for good
     build: bool = True  # compile at once, where the target is compiled ahead of time
+    system: str | None = None  # the system prompt of the bundle's conversations; default: the checkpoint's
 
 
 def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Manifest:
@@ -286,6 +287,7 @@ def _write(
         tables=entries,
         tokenizer="tokenizer.json",
         chat_template="chat_template.jinja" if model.chat_template is not None else None,
+        system=request.system,
         sampling=read_sampling(model.folder),
         speakers=speakers,
         parity={},

@@ -50,16 +50,17 @@ class AudioEncoder(nn.Module):
         """The layers over windows, of one audio or of several.
 
         Args:
-            mel, num_frames: as in `forward`.
+            mel: [W, num_mels, 2 * size] float32, size up to half_window_frames.
+            num_frames: [W] int64, as in `forward`.
 
         Returns:
-            [W, half_window_frames, d_model] at 50 Hz, and which rows are valid [W, half_window_frames] bool.
+            [W, size, d_model] at 50 Hz, and which rows are valid [W, size] bool.
         """
-        size = self.config.half_window_frames
+        size = mel.shape[2] // 2
         frame = torch.arange(2 * size, device=num_frames.device)[None, None]
         inside = (frame < num_frames[:, None, None]).to(mel.dtype)  # [W, 1, 2 * size]
         x = F.gelu(self.conv1(mel * inside)) * inside
-        x = F.gelu(self.conv2(x)).transpose(1, 2) + self.positions
+        x = F.gelu(self.conv2(x)).transpose(1, 2) + self.positions[:size]
         valid = torch.arange(size, device=num_frames.device)[None] < ((num_frames + 1) // 2)[:, None]  # [W, size]
         mask = torch.where(valid, 0.0, MASKED)[:, None, None]  # [W, 1, 1, size]
         for layer in self.layers:

@@ -17,7 +17,7 @@ from ..model import config as configs
 from ..model.components import Cache, CacheLayout, Component, ModelConfig, components
 from ._native import EmbeddingTable
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 LIBRARIES = ("tensorrt_rtx", "tensorrt")  # that make plans
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -64,6 +64,7 @@ class Manifest:
     tables: dict[str, TableEntry]
     tokenizer: str
     chat_template: str | None
+    system: str | None  # the system prompt, where it is not the checkpoint's
     sampling: dict[str, Any]  # defaults of sampled generation
     speakers: dict[str, int]  # name -> row of the "speakers" table; the first is the default
     parity: dict[str, Any]  # what `verify` measured at export
@@ -78,7 +79,8 @@ class Manifest:
         texts |= {f"recipe of {k}": v for k, v in self.recipe.items()}
         texts |= {f"graph of {k}": v for k, v in self.graphs.items()}
         texts |= {f"native form of {k}": v for k, v in self.native.items()}
-        texts |= {} if self.chat_template is None else {"chat_template": self.chat_template}
+        optional = {"chat_template": self.chat_template, "system": self.system}
+        texts |= {name: value for name, value in optional.items() if value is not None}
         texts |= {f"plan of {k}": v.file for k, v in self.plans.items()}
         texts |= {f"plan of {k}, version": v.version for k, v in self.plans.items()}
         faults = [f"{name} is {value!r}" for name, value in texts.items() if not isinstance(value, str)]

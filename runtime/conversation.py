@@ -47,9 +47,10 @@ class Conversation:
     ) -> None:
         if max_turns is not None and max_turns < 1:
             raise RequestError(f"max_turns {max_turns} is not at least 1")
-        default = SPEECH_SYSTEM_PROMPT if speech else TEXT_SYSTEM_PROMPT
         self._toolbox = Toolbox(tools)
-        self.messages = [Message("system", (default if system is None else system) + self._toolbox.describe())]
+        given = engine.bundle.manifest.system if system is None else system
+        told = (SPEECH_SYSTEM_PROMPT if speech else TEXT_SYSTEM_PROMPT) if given is None else given
+        self.messages = [Message("system", told + self._toolbox.describe())]
         self.num_answers = 0
         self._engine = engine
         self._speech = speech

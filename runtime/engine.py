@@ -200,7 +200,7 @@ class Engine:
         """A conversation of several turns.
 
         Args:
-            system: the system prompt; default: the checkpoint's for its mode.
+            system: the system prompt; default: the bundle's, else the checkpoint's for its mode.
             speech: False answers in text only.
             tools: what the model may call.
             max_turns: older turns are forgotten; default: none, until the caches are full.
@@ -221,7 +221,7 @@ class Engine:
         Args:
             audio: a file, or 16 kHz mono samples [N] (float32 or int16).
             text: beside the audio, or instead of it.
-            system: the system prompt; default: the checkpoint's for speech, or for text with `speech=False`.
+            system: the system prompt; default: the bundle's, else the checkpoint's for speech or for text.
             speech: False answers in text only.
             options: as in `answer`.
 

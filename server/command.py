@@ -35,7 +35,7 @@ def serve(
     max_message_kib: Annotated[int, typer.Option(help="Size of one message.")] = 4096,
     max_steps: Annotated[int, typer.Option(help="Backbone steps of an answer at most (5 per second).")] = 512,
     detector: Annotated[str | None, typer.Option(help="silero or energy. Default: silero where installed.")] = None,
-    system: Annotated[str | None, typer.Option(help="The instructions of sessions that give none.")] = None,
+    system: Annotated[str | None, typer.Option(help="Of sessions without instructions. Default: the bundle's.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Argmax everywhere.")] = False,
     seed: Annotated[int, typer.Option(help="Of the sampled mode.")] = 0,
     threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
@@ -67,9 +67,11 @@ def serve(
     _check_tls(tls_cert, tls_key)
     open_detector(detector)
     listening = _listen(host, port)
-    desk = Desk(load(bundle, num_threads=threads), max_waiting, {"greedy": greedy, "seed": seed})
+    engine = load(bundle, num_threads=threads)
+    desk = Desk(engine, max_waiting, {"greedy": greedy, "seed": seed})
     access = Access(api_key, tuple(origin or ()), is_loopback)
-    server = Server(desk, bundle.resolve().name, limits, access, detector, system)
+    told = engine.bundle.manifest.system if system is None else system
+    server = Server(desk, bundle.resolve().name, limits, access, detector, told)
     config = uvicorn.Config(
         server.app(), log_level="warning", ws_max_size=HARD_MESSAGE_FACTOR * limits.max_message_bytes,
         ws_per_message_deflate=False, timeout_graceful_shutdown=5, ssl_certfile=tls_cert, ssl_keyfile=tls_key,

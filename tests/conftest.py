@@ -1,11 +1,13 @@
-"""Artifacts that many tests share: each bundle is exported once per run."""
+"""Artifacts that many tests share: each bundle is exported once per run, whatever the number of workers."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ import pytest
 import soundfile
 from facrt.export.pipeline import ExportRequest, OpenModel, export
 from facrt.runtime.engine import SPEECH_HEADS, Engine, load
+from filelock import FileLock
 from goldens import DETOKENIZER, LM, LM_CASES, S3, inputs, waveforms
 from small import open_small
 
-TORCH_THREADS = 2
+NUM_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+TORCH_THREADS = max(1, 2 // NUM_WORKERS)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,20 +31,40 @@ def _threads() -> None:
     torch.set_num_threads(TORCH_THREADS)
 
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def golden_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """A folder by its name, made by the first worker that needs it; the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if NUM_WORKERS > 1 else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(shared / f"{name}.lock"):
+            if not (shared / f"{name}.made").exists():
+                make(shared / name)
+                (shared / f"{name}.made").touch()
+        return shared / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_bundle(make_once: MakeOnce) -> Path:
     """The golden chat model with the golden detokenizer and speech tokenizer, fp32, cpu."""
-    out = tmp_path_factory.mktemp("bundles") / "golden"
-    export(ExportRequest(str(LM / "model"), out, detokenizer=DETOKENIZER / "model", speech_tokenizer=S3 / "model"))
-    return out
+
+    def make(out: Path) -> None:
+        export(ExportRequest(str(LM / "model"), out, detokenizer=DETOKENIZER / "model", speech_tokenizer=S3 / "model"))
+
+    return make_once("golden", make)
 
 
 @pytest.fixture(scope="session")
-def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nano_bundle(make_once: MakeOnce) -> Path:
     """The model that ships, fp32, cpu."""
-    out = tmp_path_factory.mktemp("bundles") / "nano"
-    export(ExportRequest("nano", out, verify=False))
-    return out
+    return make_once("nano", lambda out: export(ExportRequest("nano", out, verify=False)))
 
 
 @pytest.fixture(scope="session")

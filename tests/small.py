@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from facrt.export.pipeline import OpenModel, open_model
+from facrt.export.calibration import SameStep
+from facrt.export.compile import Compiled, Job, compile_graph, profiles_of, signature
+from facrt.export.pipeline import OpenModel, open_model, write_graph
+from facrt.export.targets import TARGETS
 from facrt.model.checkpoint import chat_layout
+from facrt.model.components import components
 from facrt.model.config_files import read_chat_config
 from facrt.model.random_checkpoint import SPECIALS, byte_tokenizer, random_tensors
-from goldens import DETOKENIZER, LM
+from goldens import DETOKENIZER, LM, S3
 from safetensors.torch import save_file
 
-INPUT_STEP = 0.05
+POSITIONS = 64
 IDS = {token: 256 + i for i, token in enumerate(SPECIALS)}
 DECODER = {
     "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -27,21 +30,8 @@ ENCODER = {
 }  # fmt: skip
 
 
-class EveryStep(Mapping[str, float]):
-    """The same input scale for every product, instead of calibration."""
-
-    def __getitem__(self, name: str) -> float:
-        return INPUT_STEP
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
 def open_small(folder: Path) -> OpenModel:
-    """Writes the checkpoint and opens it, with the golden detokenizer."""
+    """Writes the checkpoint and opens it, with the golden detokenizer and speech tokenizer."""
     raw = json.loads((LM / "model" / "config.json").read_text())
     raw["audio_token_index"], raw["hidden_size"] = IDS["<|AUDIO|>"], DECODER["hidden_size"]
     audio, text = raw["audio_config"], raw["text_config"]
@@ -53,4 +43,15 @@ def open_small(folder: Path) -> OpenModel:
     byte_tokenizer(IDS).save(str(folder / "tokenizer.json"))
     tensors = random_tensors(chat_layout(read_chat_config(folder)), torch.Generator().manual_seed(5))
     save_file(tensors, folder / "model.safetensors")
-    return replace(open_model(folder, DETOKENIZER / "model"), input_scales=EveryStep())
+    return replace(open_model(folder, DETOKENIZER / "model", S3 / "model"), input_scales=SameStep())
+
+
+def compiled(
+    model: OpenModel, component: str, scheme: str, capabilities: list[int], folder: Path, target: str = "rtx"
+) -> Compiled:
+    """One component's graph and its plan, with `POSITIONS` in the caches, in the folder."""
+    row = components(model.config, TARGETS[target].keep(POSITIONS))[component]
+    graph = folder / f"{component}.{scheme}.onnx"
+    write_graph(model, row, scheme, TARGETS[target], graph)
+    job = Job("tensorrt_rtx", str(graph), f"{graph}.plan", profiles_of(row), capabilities)
+    return compile_graph(job, signature(row))

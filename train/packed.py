@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from ..model.audio_encoder import AudioEncoder, mean_of_pairs
 from ..model.config import DecoderConfig
 from ..model.decoder import Decoder, rotary_angles, rotate
+
+NUM_WIDTHS = 4  # a last window is padded to quarters of a whole one
 
 
 class PackedAttention:
@@ -45,7 +49,7 @@ def decode(decoder: Decoder, x: Tensor, attend: PackedAttention, recompute: bool
 
 
 def encode_audios(encoder: AudioEncoder, mels: Sequence[Tensor]) -> list[Tensor]:
-    """The audio encoder over several audios, before its last norm.
+    """The audio encoder over several audios, before its last norm; windows of like length go through it at once.
 
     Args:
         encoder: the reference's.
@@ -55,15 +59,20 @@ def encode_audios(encoder: AudioEncoder, mels: Sequence[Tensor]) -> list[Tensor]
         Per audio, [num_encoder_rows(L) or one more, d_model] at 25 Hz.
     """
     size = encoder.config.window_frames
-    counts = [-(-mel.shape[1] // size) for mel in mels]
-    windows = [
-        F.pad(mel, (0, n * size - mel.shape[1])).unflatten(1, (n, size)) for n, mel in zip(counts, mels, strict=True)
-    ]
-    frames = [min(size, mel.shape[1] - i * size) for n, mel in zip(counts, mels, strict=True) for i in range(n)]
-    device = mels[0].device
-    x, valid = encoder.windows(torch.cat([w.transpose(0, 1) for w in windows]), torch.tensor(frames, device=device))
-    rows = []
-    for part, inside, mel in zip(x.split(counts), valid.split(counts), mels, strict=True):
-        half_rate = -(-mel.shape[1] // 2)  # rows of `inside` that are valid: windows have an even number of frames
-        rows.append(mean_of_pairs(part.flatten(0, 1), inside.flatten())[: max(1, half_rate // 2)])
-    return rows
+    step = 2 * -(-size // (2 * NUM_WIDTHS))
+    windows = [window for mel in mels for window in mel.split(size, dim=1)]
+    alike: dict[int, list[int]] = defaultdict(list)
+    for place, window in enumerate(windows):
+        alike[min(size, -(-window.shape[1] // step) * step)].append(place)
+    encoded: dict[int, Tensor] = {}  # place -> its valid rows at 50 Hz
+    for width, places in alike.items():
+        frames = [windows[place].shape[1] for place in places]
+        batch = torch.stack([F.pad(windows[place], (0, width - windows[place].shape[1])) for place in places])
+        x, _ = encoder.windows(batch, torch.tensor(frames, device=batch.device))
+        encoded |= {place: rows[: -(-n // 2)] for place, rows, n in zip(places, x, frames, strict=True)}
+    every, audios = iter(encoded[place] for place in range(len(windows))), []
+    for mel in mels:
+        x = torch.cat(list(islice(every, -(-mel.shape[1] // size))))
+        pairs = mean_of_pairs(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
+        audios.append(pairs[: max(1, len(x) // 2)])
+    return audios

@@ -19,7 +19,7 @@ from ..runtime.audio import read_audio
 Progress = Callable[[int, int], None]
 SAVE_SECONDS = 30.0
 LEVEL_JITTER = 0.1  # of the scaled log-mel, 0.4 in log10 power
-MASKED_MELS, MASKED_FRAMES, NUM_MASKS = 16, 20, 2
+MASKED_MELS, MASKED_FRAMES, NUM_MASKS = 16, 10, 1
 
 
 class QuestionStore:

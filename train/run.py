@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,23 +22,22 @@ from ..runtime.prompt import Prompter
 from . import parallel
 from .answers import Answer, prepare_answers
 from .chat_stage import ChatStage, initialize_chat, tie
-from .dataset import LINES, Conversation, SpokenMessage, read_dataset
+from .dataset import LINES, Conversation, read_dataset
 from .encoder_stage import EncoderStage, EncoderTraining, Spoken, labelled_questions
 from .facts import fact_turns
 from .flow_stage import FlowStage, initialize_flow
-from .intents import Split, Turn, example_at, examples
+from .intents import Split, Turn, examples
 from .loop import Stage, is_finished, load_trained, run_stage
 from .make import DataRequest, make_dataset
-from .practice import renamed_example, wider_example
+from .mixing import SpokenMix, TextMix
 from .questions import QuestionStore
 from .recipe import STAGES, Recipe
-from .samples import Sample, SampleMaker, Speech, num_answers
+from .samples import SampleMaker, Speech
 from .speech_ids import cached_ids
 from .tokenizer_stage import TokenizerStage, TokenizerTraining, initialize
 from .vocoder_stage import PitchStage, VocoderStage, initialize_vocoder
 from .write import keep_absent_zero, speaker_embedding, write_configs, write_text_tokenizer
 
-HEARD_SHARE = 0.5  # of the questions in text, written as the encoder will give them
 Show = Callable[[str, int, int], None]  # what, done, in all
 
 
@@ -236,11 +232,8 @@ class Run:
     def _text(self) -> Stage:
         model, extra = self.new_chat(), self.recipe.extras["text"]
         train_only(model, "backbone")
-        size = self.recipe.schedules["text"].batch_size
-        return ChatStage(
-            "text", model, None, lambda draw: [self._text_sample(draw, extra) for _ in range(size)],
-            recompute=self.recipe.compute.gradient_checkpointing,
-        )  # fmt: skip
+        mix = TextMix(self._text_maker, extra["questions"], extra["shares"], extra["practice"])
+        return self._chat_stage("text", model, None, mix)
 
     def base(self) -> ChatModel:
         """M0: the text model that is taught to hear and speak."""
@@ -289,54 +282,17 @@ class Run:
         prompter = Prompter(self.configs / "tokenizer.json", template if template.exists() else None, config)
         return SampleMaker(prompter, config, speech)
 
-    def _text_sample(self, draw: torch.Generator, extra: Mapping[str, Any]) -> Sample:
-        """Several conversations and facts one after another, as people come to a kiosk."""
-        chance = random.Random(int(torch.randint(2**40, (1,), generator=draw)))
-        turns: list[Turn] = []
-        for _ in range(chance.randint(1, extra["questions"])):
-            seed, shares = chance.getrandbits(40), extra["shares"]
-            match chance.choices(tuple(shares), tuple(shares.values()))[0]:
-                case "facts":
-                    turns.append(next(fact_turns(Split.TRAIN, seed)))
-                case "wider":
-                    turns += wider_example(chance.choice(extra["practice"]), seed).turns
-                case "renamed":
-                    turns += renamed_example(seed).turns
-                case _:
-                    turns += example_at(Split.TRAIN, seed, 0).turns
-        return self._sometimes_as_heard(self._text_maker.make_written(written(tuple(turns))), draw)
-
-    def _sometimes_as_heard(self, sample: Sample, draw: torch.Generator) -> Sample:
-        as_heard = float(torch.rand((), generator=draw)) < HEARD_SHARE
-        return self._text_maker.as_heard(sample, draw) if as_heard else sample
-
     def spoken_stage(self, name: str, model: ChatModel) -> Stage:
-        """Conversations as the recipe mixes them; a message without audio is read, an answer without it is written."""
+        """A stage on conversations as the recipe mixes them."""
         tie(model)
-        conversations, size, maker = self.conversations, self.recipe.schedules[name].batch_size, self._maker
-        kinds, weights = zip(*self.recipe.mix.items(), strict=True)
+        mix = SpokenMix(self._maker, self.conversations, self.recipe.mix)
+        return self._chat_stage(name, model, self.questions, mix)
 
-        def draw_batch(draw: torch.Generator) -> list[Sample]:
-            chance = random.Random(int(torch.randint(2**40, (1,), generator=draw)))
-            batch = []
-            for kind in chance.choices(kinds, weights, k=size):
-                conversation = chance.choice(conversations)
-                asked, _, answered = kind.partition("_to_")
-                turn = chance.randrange(num_answers(conversation))
-                sample = maker.make(conversation, turn, asked == "speech", answered == "speech")
-                batch.append(sample if asked == "speech" else self._sometimes_as_heard(sample, draw))
-            return batch
-
-        return ChatStage(name, model, self.questions, draw_batch, recompute=self.recipe.compute.gradient_checkpointing)
-
-
-def written(turns: tuple[Turn, ...]) -> Conversation:
-    """Turns as a conversation in text."""
-    messages: list[SpokenMessage] = []
-    for turn in turns:
-        call = json.loads(turn.tool_call[len("<tool_call>") : -len("</tool_call>")]) if turn.tool_call else None
-        messages += [SpokenMessage("user", turn.user_text), SpokenMessage("assistant", turn.answer_text, None, call)]
-    return Conversation("", tuple(messages))
+    def _chat_stage(
+        self, name: str, model: ChatModel, questions: QuestionStore | None, mix: TextMix | SpokenMix
+    ) -> Stage:
+        size, recompute = self.recipe.schedules[name].batch_size, self.recipe.compute.gradient_checkpointing
+        return ChatStage(name, model, questions, lambda draw: mix.batch(size, draw), recompute=recompute)
 
 
 def train_only(model: ChatModel, *parts: str) -> None:

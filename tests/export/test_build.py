@@ -15,6 +15,7 @@ import torch
 from facrt.errors import BundleError, FacrtError, RequestError
 from facrt.export import build, compile
 from facrt.export.build import build_plans, estimated_bytes
+from facrt.export.calibration import SameStep
 from facrt.export.compile import (
     CompileError,
     Job,
@@ -36,26 +37,15 @@ from facrt.runtime.sampling import SpeechSampling
 from facrt.runtime.trt_speech_head import choice_inputs
 from goldens import DETOKENIZER, LM
 from onnx import TensorProto, helper
-from small import EveryStep
+from small import POSITIONS, compiled
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="tensorrt_rtx is not installed: facrt[rtx]"
 )
-POSITIONS = 64
 BUNDLE_POSITIONS = 192  # room for the prompts that an export is checked with
 
 
-def compiled(
-    small_model: OpenModel, component: str, scheme: str, capabilities: list[int], folder: Path, target: str = "rtx"
-) -> compile.Compiled:
-    row = components(small_model.config, TARGETS[target].keep(POSITIONS))[component]
-    graph = folder / f"{component}.{scheme}.onnx"
-    write_graph(small_model, row, scheme, TARGETS[target], graph)
-    job = Job("tensorrt_rtx", str(graph), f"{graph}.plan", profiles_of(row), capabilities)
-    return compile_graph(job, signature(row))
-
-
-# bench/engines.py --matrix compiles every scheme of every component; these are one of each kind
+# one of each kind; test_matrix.py compiles every scheme of every component
 CASES = [
     ("audio_encoder", "int8"), ("backbone", "w8a8"), ("speech_head", "int4_128"), ("speech_head", "fp8"),
     ("vocoder", "int8"),
@@ -86,7 +76,7 @@ def matrices(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Component]
     folder = tmp_path_factory.mktemp("matrices")
     source = open_model(LM / "model")
     layer = torch.nn.Linear(COLS, ROWS).requires_grad_(False)
-    changed = replace(source, graphs=source.graphs | {"speech_upsampling": layer}, input_scales=EveryStep())
+    changed = replace(source, graphs=source.graphs | {"speech_upsampling": layer}, input_scales=SameStep())
     row = components(source.config, Cache("static", "float16", POSITIONS))["speech_upsampling"]
     row = replace(
         row, inputs=(replace(row.inputs[0], axes=("positions", COLS)),),

@@ -34,6 +34,7 @@ from goldens import DETOKENIZER, LM
 from safetensors.torch import load_file, save_file
 
 CHAT = LM / "model"
+KIOSK = "You are the kiosk of the town library."
 
 
 @pytest.fixture
@@ -307,7 +308,7 @@ def chat_bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifes
     (out.parent / "bundle").mkdir()
     (out.parent / "bundle" / "manifest.json").write_text("an older bundle")
     (out.parent / "bundle" / "older.bin").write_text("an older bundle's file")
-    return out, export(ExportRequest(str(CHAT), out, precision="fp16"))
+    return out, export(ExportRequest(str(CHAT), out, precision="fp16", system=KIOSK))
 
 
 def test_no_space_left(chat_bundle: tuple[Path, Manifest], tmp_path: Path) -> None:
@@ -379,6 +380,13 @@ def test_an_export_replaces_an_older_bundle(chat_bundle: tuple[Path, Manifest]) 
     assert open_bundle(folder).manifest == manifest
     assert not (folder / "older.bin").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_a_bundle_brings_its_system_prompt(chat_bundle: tuple[Path, Manifest], golden_bundle: Path) -> None:
+    engine = load(chat_bundle[0], max_positions=64, check_hashes=False)
+    assert engine.conversation().messages[0].text == KIOSK
+    assert engine.conversation("Be brief.").messages[0].text == "Be brief."
+    assert open_bundle(golden_bundle).manifest.system is None
 
 
 def test_float16_storage_halves_the_files(chat_bundle: tuple[Path, Manifest], golden_bundle: Path) -> None:

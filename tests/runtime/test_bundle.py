@@ -134,7 +134,7 @@ def test_a_manifest_of_bytes(bundle_copy: Path) -> None:
 
 FIELDS = (
     "facrt_version", "source", "target", "attention", "cache", "model", "recipe", "graphs", "native", "tables",
-    "tokenizer", "chat_template", "sampling", "speakers", "parity", "files",
+    "tokenizer", "chat_template", "system", "sampling", "speakers", "parity", "files",
     "cache_dtype", "positions", "plans",
 )  # fmt: skip
 
@@ -174,6 +174,7 @@ DAMAGE: dict[str, tuple[Callable[[Raw], object], list[str]]] = {
     "files is a list": (set_in("files", value=["backbone.onnx"]), ["damaged"]),
     "recipe is a list": (set_in("recipe", value=["fp32"]), ["damaged", "recipe"]),
     "sampling is a number": (set_in("sampling", value=3), ["damaged", "sampling"]),
+    "a system prompt that is no text": (set_in("system", value=3), ["damaged", "system"]),
     "tokenizer is null": (set_in("tokenizer", value=None), ["damaged", "tokenizer"]),
     "a graph missing": (lambda raw: raw["graphs"].pop("speech_head"), ["speech_head", "export the bundle again"]),
     "an unknown native form": (set_in("native", "lungs", value="backbone.onnx"), ["lungs"]),
