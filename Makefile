@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard 2>/dev/null -- '*.py' '*.pyi' '*.cpp' '*.hpp' '*.c' '*.h' '*.map' '*.txt' '*.cmake' '*.in' pyproject.toml | grep -v '^tests/'))
 
-.PHONY: demo test test-cpp test-aarch64 wheel-aarch64 lint clean
+.PHONY: demo test test-cpp test-aarch64 sanitize wheel-aarch64 lint clean
 
 demo: out/demo/bundle/manifest.json
 	@for question in "When does the library open on Monday?" "Set a timer for ten minutes." "Turn on the kitchen lamp."; do \
@@ -20,7 +20,7 @@ out/demo/bundle/manifest.json: $(VENV)/.export
 	$(BIN)/facrt export nano --out out/demo/bundle
 
 test: test-cpp test-aarch64
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 CONFIGURE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DFACRT_BUILD_TESTS=ON
 
@@ -39,6 +39,15 @@ test-aarch64: $(VENV)/.test
 	else \
 		echo "aarch64 is not tested: apt-get install g++-aarch64-linux-gnu qemu-user brings the compiler and the emulator"; \
 	fi
+
+# the C++ tests under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer
+sanitize: $(VENV)/.test
+	@set -ex; for kind in address,undefined thread; do \
+		$(CONFIGURE) -B build/$$kind -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+			-DCMAKE_CXX_FLAGS="-fsanitize=$$kind -fno-sanitize-recover=all"; \
+		$(BIN)/cmake --build build/$$kind; \
+		$(BIN)/ctest --test-dir build/$$kind --output-on-failure; \
+	done
 
 # wheels for JetPack 6 (Python 3.10) and 7 (3.12), cross-compiled and checked: docs/JETSON.md
 WHEEL_PYTHONS ?= $(PYTHON)

@@ -149,7 +149,10 @@ facrt_status facrt_speech_head_prefill(facrt_speech_head* head, const float* u, 
 }
 
 facrt_status facrt_speech_head_extend(facrt_speech_head* head, const float* u, size_t num_positions) {
-    return guarded([&] { head->loop.extend(rows(head, u, num_positions)); });
+    return guarded([&] {
+        const std::span<const float> in = rows(head, u, num_positions);
+        head->loop.extend(in);
+    });
 }
 
 facrt_status facrt_speech_head_group(facrt_speech_head* head, const float* u, facrt_sampler* sampler,

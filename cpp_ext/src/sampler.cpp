@@ -8,10 +8,16 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/kernels.hpp"
 #include "radix_select.hpp"
 
 namespace facrt {
 namespace {
+
+const kernels::Kernels& chosen_kernels() {
+    static const kernels::Kernels& chosen = kernels::choose();
+    return chosen;
+}
 
 constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
@@ -81,6 +87,12 @@ void check_ids(std::span<const std::int64_t> ids) {
     }
 }
 
+// How far below the largest, in units of the temperature, n scores together weigh less than 1.2e-7 of it: less than the
+// 2 ulp to which a weight is known.
+float negligible_after(std::size_t n) {
+    return 16.0f + std::log(static_cast<float>(n));
+}
+
 float kth_largest(std::span<const float> scores, std::int64_t k, std::span<std::uint32_t> keys) {
     const auto one = [](float) { return 1.0; };
     return select_from_top(collect_keys(scores, minus_infinity, keys), static_cast<double>(k), one).threshold;
@@ -140,14 +152,14 @@ void Sampler::penalise(std::span<const float> logits, std::span<const std::int64
     }
 }
 
-std::int64_t Sampler::draw(double total) {
+std::int64_t Sampler::draw(std::span<const float> weights, double total) {
     const double uniform = static_cast<double>(random_() >> 11) * 0x1p-53;
     const double target = uniform * total;
     double reached = 0.0;
     std::size_t i = 0;
-    while (i < weights_.size() && reached <= target) reached += double{weights_[i++]};
-    while (weights_[i - 1] == 0.0f) --i;  // only when rounding left the sum short of the target
-    return static_cast<std::int64_t>(i - 1);
+    while (i < weights.size() && reached <= target) reached += double{weights[i++]};
+    while (weights[i - 1] == 0.0f) --i;  // only when rounding left the sum short of the target
+    return static_cast<std::int64_t>(ids_[i - 1]);
 }
 
 std::int64_t Sampler::pick(std::span<const float> logits, const SamplingOptions& options,
@@ -161,16 +173,30 @@ std::int64_t Sampler::pick(std::span<const float> logits, const SamplingOptions&
         penalise(logits, seen_, options.repetition_penalty);
         penalise(logits, also_seen, options.repetition_penalty);
     }
-    const float peak = largest(scores_);
+    const float found = chosen_kernels().largest_of_finite(scores_.data(), scores_.size());
+    const float peak = std::isfinite(found) ? found : largest(scores_);
     if (options.greedy) return std::find(scores_.begin(), scores_.end(), peak) - scores_.begin();
 
-    weights_.resize(scores_.size());
-    keys_.resize(scores_.size());
-    const bool has_top_k = options.top_k > 0 && options.top_k < std::ssize(scores_);
-    const float least = has_top_k ? kth_largest(scores_, options.top_k, keys_) : minus_infinity;
-    double total = soften(scores_, peak, options.temperature, least, weights_);
-    if (options.top_p < 1.0) total = keep_nucleus(weights_, total, options.top_p, keys_);
-    return draw(total);
+    const std::size_t count = keep_possible(peak - options.temperature * negligible_after(scores_.size()));
+    const auto scores = std::span<const float>(scores_).first(count);
+    const auto weights = std::span(weights_).first(count);
+    const bool has_top_k = options.top_k > 0 && options.top_k < std::ssize(scores);
+    const float least = has_top_k ? kth_largest(scores, options.top_k, keys_) : minus_infinity;
+    double total = soften(scores, peak, options.temperature, least, weights);
+    if (options.top_p < 1.0) total = keep_nucleus(weights, total, options.top_p, keys_);
+    return draw(weights, total);
+}
+
+// Moves the scores from `least` on to the front, and writes whose they are to ids_; returns how many.
+std::size_t Sampler::keep_possible(float least) {
+    if (ids_.size() < scores_.size()) {
+        ids_.resize(scores_.size());
+        weights_.resize(scores_.size());
+        keys_.resize(scores_.size());
+    }
+    const std::size_t count = chosen_kernels().find_at_least(scores_.data(), scores_.size(), least, ids_.data());
+    for (std::size_t i = 0; i < count && count < scores_.size(); ++i) scores_[i] = scores_[ids_[i]];
+    return count;
 }
 
 }  // namespace facrt

@@ -95,7 +95,7 @@ class RandomHead {
         tensors_.push_back(std::move(tensor));
     }
 
-    // Any bytes are valid quants; only the scales need care. Padding is random too: nothing may depend on it but
+    // Any bytes but 0 are valid quants; only the scales need care. Padding is random too: nothing may depend on it but
     // through activations that are zero, so columns beyond `cols` and rows beyond `rows` test just that.
     void matrix(std::size_t rows, std::size_t cols) {
         const facrt::PackedMatrix shape{format_, rows, cols, nullptr};

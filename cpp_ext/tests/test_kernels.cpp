@@ -1,4 +1,7 @@
+#include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "../src/activations.hpp"
 #include "check.hpp"
@@ -29,6 +32,7 @@ std::vector<std::byte> random_tile(WeightFormat format, std::mt19937& random) {
         for (std::byte& byte : tile) byte = static_cast<std::byte>(random());
         const std::size_t pair_bytes = format == WeightFormat::int4_32 ? 64 + 64 * 8 : 64 + 256 * 8;
         if (format == WeightFormat::int8) {
+            for (std::byte& byte : tile) byte = std::max(byte, std::byte{1});
             for (std::size_t i = 0; i < 64; i += 4) put(i, 0.01f + std::abs(normal(random)));
         } else {
             for (std::size_t start = 0; start < tile.size(); start += pair_bytes) {
@@ -98,15 +102,40 @@ void quantizing_agrees(const Kernels& kernels) {
     }
 }
 
+void scores_are_found(const Kernels& kernels) {
+    std::mt19937 random(31);
+    std::normal_distribution<float> normal;
+    for (const std::size_t n : {1, 15, 16, 100, 6565}) {
+        std::vector<float> x(n);
+        for (float& value : x) value = normal(random);
+        CHECK(kernels.largest_of_finite(x.data(), n) == *std::max_element(x.begin(), x.end()));
+        for (const float least : {-10.0f, 0.0f, 2.0f, x[0], 10.0f}) {
+            std::vector<std::uint32_t> wanted, found(n);
+            for (std::uint32_t i = 0; i < n; ++i) {
+                if (x[i] >= least) wanted.push_back(i);
+            }
+            found.resize(kernels.find_at_least(x.data(), n, least, found.data()));
+            CHECK(found == wanted);
+        }
+        for (const float broken : {NAN, -NAN, INFINITY, -INFINITY}) {
+            for (const std::size_t place : {std::size_t{0}, n / 2, n - 1}) {
+                const float kept = std::exchange(x[place], broken);
+                CHECK(std::isnan(kernels.largest_of_finite(x.data(), n)));
+                x[place] = kept;
+            }
+        }
+    }
+}
+
+void all_agree(const Kernels& kernels) {
+    products_agree(kernels);
+    quantizing_agrees(kernels);
+    scores_are_found(kernels);
+}
+
 }  // namespace
 
 int main() {
-    for (const auto* const* isa = facrt::kernels::available(); *isa != nullptr; ++isa) {
-        products_agree(**isa);
-        quantizing_agrees(**isa);
-    }
-    for (const Kernels* emulated : emulated_kernels()) {
-        products_agree(*emulated);
-        quantizing_agrees(*emulated);
-    }
+    for (const auto* const* isa = facrt::kernels::available(); *isa != nullptr; ++isa) all_agree(**isa);
+    for (const Kernels* emulated : emulated_kernels()) all_agree(*emulated);
 }

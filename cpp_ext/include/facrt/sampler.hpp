@@ -37,14 +37,16 @@ class Sampler {
 
   private:
     void penalise(std::span<const float> logits, std::span<const std::int64_t> ids, float penalty);
-    std::int64_t draw(double total);
+    std::size_t keep_possible(float least);
+    std::int64_t draw(std::span<const float> weights, double total);
 
     std::mt19937_64 random_;
     std::vector<std::int64_t> seen_;   // distinct, in order of arrival
     std::vector<bool> is_seen_;        // [largest remembered id + 1]
-    std::vector<float> scores_;        // [V] penalised logits of the current pick
-    std::vector<float> weights_;       // [V] probabilities of the current pick, up to a common factor
-    std::vector<std::uint32_t> keys_;  // [V] scratch of the selections
+    std::vector<float> scores_;        // [V] penalised logits of the current pick; then first those that may be picked
+    std::vector<std::uint32_t> ids_;   // whose these are
+    std::vector<float> weights_;       // their probabilities, up to a common factor
+    std::vector<std::uint32_t> keys_;  // scratch of the selections
 };
 
 }  // namespace facrt

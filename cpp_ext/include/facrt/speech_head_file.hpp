@@ -37,7 +37,8 @@ struct SpeechHeadDims {
 // Rows are padded to 16 and columns to 32 (int4_B: 2 B), with zeros. A kernel reads a tile front to back.
 //   fp32, fp16: [cols][16 rows]
 //   bf16:       [cols / 2][16 rows][2]
-//   int8:       16 float32 row scales (largest |w| / 127), then [cols / 4][16 rows][4] bytes of 128 + q
+//   int8:       16 float32 row scales (largest |w| / 127), then [cols / 4][16 rows][4] bytes of 128 + q,
+//               -127 <= q <= 127
 //   int4_B:     per 2 B columns: [2][16 rows] float16 scales of the two blocks of B, then [2 B / 8][16 rows][4] bytes;
 //               byte j holds 8 + q of column j in its low half and of column 4 + j in its high half
 struct PackedMatrix {

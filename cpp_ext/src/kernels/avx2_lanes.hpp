@@ -25,6 +25,9 @@ struct Avx2Lanes {
     static F max(F x, F y) { return _mm256_max_ps(x, y); }
     static F min(F x, F y) { return _mm256_min_ps(x, y); }
     static F abs(F x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+    static std::uint32_t at_least(F x, F y) {  // a bit for each lane
+        return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_GE_OQ)));
+    }
     static F fma(F x, F y, F z) { return _mm256_fmadd_ps(x, y, z); }
     static float reduce_add(F x) {
         __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -53,15 +56,18 @@ struct Avx2Lanes {
     static I broadcast_int(std::int32_t x) { return _mm256_set1_epi32(x); }
     static F to_float(I x) { return _mm256_cvtepi32_ps(x); }
     static I start_int8(std::int32_t) { return _mm256_setzero_si256(); }
-    // |w| times x with w's sign: pairs stay within 2 * 128 * 127, so the 16-bit sums do not saturate.
+    // |w| times x with w's sign: pairs stay within 2 * 127 * 127, so the 16-bit sums do not saturate.
     static I dot_int8(I sum, B w, std::int32_t x) {
-        w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-        const __m256i signed_x = _mm256_sign_epi8(_mm256_set1_epi32(x), w);
-        return add_pairs(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(w), signed_x));
+        const __m256i signed_w = without_bias(w), signed_x = _mm256_sign_epi8(_mm256_set1_epi32(x), signed_w);
+        return add_pairs(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(signed_w), signed_x));
     }
+    static B without_bias(B w) { return _mm256_xor_si256(w, _mm256_set1_epi8(-128)); }
+    // A group's 16 products of a 16-bit lane stay within 16 * 15 * 127, so they are widened once, at its end.
+    static I start_uint4(std::int32_t) { return _mm256_setzero_si256(); }
     static I dot_uint4(I sum, B w, std::int32_t x) {
-        return add_pairs(sum, _mm256_maddubs_epi16(w, _mm256_set1_epi32(x)));
+        return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, _mm256_set1_epi32(x)));
     }
+    static I finish_uint4(I sum, std::int32_t start) { return add_pairs(broadcast_int(start), sum); }
     static I add_pairs(I sum, __m256i pairs) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }

@@ -26,6 +26,7 @@ struct Avx512 {
     static F max(F a, F b) { return _mm512_max_ps(a, b); }
     static F min(F a, F b) { return _mm512_min_ps(a, b); }
     static F abs(F a) { return _mm512_abs_ps(a); }
+    static std::uint32_t at_least(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }  // a bit for each lane
     static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
     static float reduce_add(F a) { return _mm512_reduce_add_ps(a); }
     static float reduce_max(F a) { return _mm512_reduce_max_ps(a); }
@@ -47,7 +48,9 @@ struct Avx512 {
     static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
     static I start_int8(std::int32_t sum) { return _mm512_set1_epi32(-128 * sum); }
     static I dot_int8(I sum, B w, std::int32_t x) { return _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x)); }
+    static I start_uint4(std::int32_t start) { return broadcast_int(start); }
     static I dot_uint4(I sum, B w, std::int32_t x) { return dot_int8(sum, w, x); }
+    static I finish_uint4(I sum, std::int32_t) { return sum; }
     static I add_bytes(I sum, B b) { return _mm512_add_epi32(sum, b); }
     static void keep(B& b) { asm volatile("" : "+v"(b)); }
     static std::int32_t store_int8(std::int8_t* p, F x) {

@@ -11,7 +11,9 @@ template <class Instruction>
 struct AvxVnniLanes : Avx2Lanes {
     static I start_int8(std::int32_t sum) { return broadcast_int(-128 * sum); }
     static I dot_int8(I sum, B w, std::int32_t x) { return Instruction::dpbusd(sum, w, _mm256_set1_epi32(x)); }
+    static I start_uint4(std::int32_t start) { return broadcast_int(start); }
     static I dot_uint4(I sum, B w, std::int32_t x) { return dot_int8(sum, w, x); }
+    static I finish_uint4(I sum, std::int32_t) { return sum; }
 };
 
 template <class Instruction>

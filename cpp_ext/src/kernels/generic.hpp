@@ -44,6 +44,14 @@ struct Products {
         L::store(y + row * y_stride + part * L::width, value);
     }
 
+    // One or two rows wait for memory: what they need a page later is asked for now, since a processor's own
+    // prefetching ends with the page. More rows find the tile in the cache.
+    template <int num>
+    static void fetch_ahead(const std::byte* w) {
+        constexpr std::size_t page = 4096;
+        if constexpr (num <= 2) __builtin_prefetch(w + page);
+    }
+
     // Two chains per row, even and odd columns.
     struct Float32 {
         static constexpr std::size_t pair_bytes = 128;
@@ -81,6 +89,7 @@ struct Products {
                 row[s] = x.values + (first + static_cast<std::size_t>(s)) * x.stride;
             }
             for (std::size_t k = 0; k < cols; k += 2, w += Format::pair_bytes) {
+                for (std::size_t line = 0; line < Format::pair_bytes; line += 64) fetch_ahead<num>(w + line);
                 F w_even, w_odd;
                 Format::pair(w, part, w_even, w_odd);
                 for (int s = 0; s < num; ++s) {
@@ -100,6 +109,7 @@ struct Products {
         for (int s = 0; s < num; ++s) sum[s] = L::start_int8(in.sums[s][g]);
         for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 4, w += 64) {
             const B bytes = L::load_bytes(w);
+            fetch_ahead<num>(w);
             for (int s = 0; s < num; ++s) {
                 sum[s] = L::dot_int8(sum[s], bytes, load_as<std::int32_t>(in.q[s] + k));
             }
@@ -108,15 +118,17 @@ struct Products {
 
     template <int num>
     static void sum_int4(const std::byte* w, const QuantizedRows<num>& in, std::size_t g, I* sum) {
-        for (int s = 0; s < num; ++s) sum[s] = L::broadcast_int(-8 * in.sums[s][g]);
+        for (int s = 0; s < num; ++s) sum[s] = L::start_uint4(-8 * in.sums[s][g]);
         for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 8, w += 64) {
             const B bytes = L::load_bytes(w);
+            fetch_ahead<num>(w);
             const B low = L::low_halves(bytes), high = L::high_halves(bytes);
             for (int s = 0; s < num; ++s) {
                 sum[s] = L::dot_uint4(sum[s], low, load_as<std::int32_t>(in.q[s] + k));
                 sum[s] = L::dot_uint4(sum[s], high, load_as<std::int32_t>(in.q[s] + k + 4));
             }
         }
+        for (int s = 0; s < num; ++s) sum[s] = L::finish_uint4(sum[s], -8 * in.sums[s][g]);
     }
 
     template <int num>
@@ -297,6 +309,44 @@ struct Generic {
         return V::reduce_add(sum) + total;
     }
 
+    static float largest_of_finite(const float* x, std::size_t n) {
+        F most = V::broadcast(x[0]), zeros = V::zero();
+        std::size_t i = 0;
+        for (; i + 16 <= n; i += 16) {
+            const F value = V::load(x + i);
+            most = V::max(most, value);
+            zeros = V::fma(value, V::zero(), zeros);  // 0 times what is not finite is NaN
+        }
+        float largest = V::reduce_max(most), zero = V::reduce_add(zeros);
+        for (; i < n; ++i) {
+            largest = x[i] > largest ? x[i] : largest;
+            zero += x[i] * 0.0f;
+        }
+        return largest + zero;
+    }
+
+    static std::size_t find_at_least(const float* x, std::size_t n, float least, std::uint32_t* places) {
+        const F limit = V::broadcast(least);
+        std::size_t count = 0, i = 0;
+        for (; i + 16 <= n; i += 16) {
+            const auto first = static_cast<std::uint32_t>(i);
+            std::uint32_t found = V::at_least(V::load(x + i), limit);
+            if (found == 0xffff) {
+                for (std::uint32_t lane = 0; lane < 16; ++lane) places[count + lane] = first + lane;
+                count += 16;
+                continue;
+            }
+            for (; found != 0; found &= found - 1) {
+                places[count++] = first + static_cast<std::uint32_t>(__builtin_ctz(found));
+            }
+        }
+        for (; i < n; ++i) {
+            places[count] = static_cast<std::uint32_t>(i);
+            count += x[i] >= least ? 1 : 0;
+        }
+        return count;
+    }
+
     static std::uint64_t read_sweep(const std::byte* bytes, std::size_t n) {
         I sums[4] = {V::broadcast_int(0), V::broadcast_int(0), V::broadcast_int(0), V::broadcast_int(0)};
         for (std::size_t i = 0; i < n; i += 256) {
@@ -338,6 +388,8 @@ struct Generic {
                 rms_norm,
                 silu_multiply,
                 softmax,
+                largest_of_finite,
+                find_at_least,
                 read_sweep,
                 multiply_adds};
     }

@@ -39,6 +39,11 @@ struct Kernels {
     // Returns their sum.
     float (*softmax)(float* scores, std::size_t num_visible, std::size_t n, float scale);
 
+    // The largest of x [n], n at least 1; NaN where one of them is not finite.
+    float (*largest_of_finite)(const float* x, std::size_t n);
+    // places = where x [n] is at least `least`, in order; returns how many. There is room for n.
+    std::size_t (*find_at_least)(const float* x, std::size_t n, float least, std::uint32_t* places);
+
     // For benchmarks: reads n bytes (a multiple of 256), and performs n x 16 x 64 int8 multiply-adds in registers.
     std::uint64_t (*read_sweep)(const std::byte* bytes, std::size_t n);
     std::int32_t (*multiply_adds)(std::size_t n);

@@ -25,6 +25,10 @@ struct NeonLanes {
     static F max(F a, F b) { return vmaxq_f32(a, b); }
     static F min(F a, F b) { return vminq_f32(a, b); }
     static F abs(F a) { return vabsq_f32(a); }
+    static std::uint32_t at_least(F a, F b) {  // a bit for each lane
+        const uint32x4_t bits = {1, 2, 4, 8};
+        return vaddvq_u32(vandq_u32(vcgeq_f32(a, b), bits));
+    }
     static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
     static float reduce_add(F a) { return vaddvq_f32(a); }
     static float reduce_max(F a) { return vmaxvq_f32(a); }
@@ -50,7 +54,9 @@ struct NeonLanes {
     static I dot_int8(I sum, B w, std::int32_t x) {
         return vdotq_s32(sum, vreinterpretq_s8_u8(veorq_u8(w, vdupq_n_u8(128))), quad(x));
     }
+    static I start_uint4(std::int32_t start) { return broadcast_int(start); }
     static I dot_uint4(I sum, B w, std::int32_t x) { return vdotq_s32(sum, vreinterpretq_s8_u8(w), quad(x)); }
+    static I finish_uint4(I sum, std::int32_t) { return sum; }
     static I add_bytes(I sum, B b) { return vaddq_s32(sum, vreinterpretq_s32_u8(b)); }
     static void keep(B& b) { asm volatile("" : "+w"(b)); }
     static std::int32_t store_int8(std::int8_t* p, F x) {

@@ -30,6 +30,9 @@ struct Paired {
     static F max(F x, F y) { return {Half::max(x.a, y.a), Half::max(x.b, y.b)}; }
     static F min(F x, F y) { return {Half::min(x.a, y.a), Half::min(x.b, y.b)}; }
     static F abs(F x) { return {Half::abs(x.a), Half::abs(x.b)}; }
+    static std::uint32_t at_least(F x, F y) {
+        return Half::at_least(x.a, y.a) | Half::at_least(x.b, y.b) << Half::width;
+    }
     static F fma(F x, F y, F z) { return {Half::fma(x.a, y.a, z.a), Half::fma(x.b, y.b, z.b)}; }
     static float reduce_add(F x) { return Half::reduce_add(Half::add(x.a, x.b)); }
     static float reduce_max(F x) { return Half::reduce_max(Half::max(x.a, x.b)); }
@@ -48,8 +51,12 @@ struct Paired {
     static I dot_int8(I sum, B w, std::int32_t x) {
         return {Half::dot_int8(sum.a, w.a, x), Half::dot_int8(sum.b, w.b, x)};
     }
+    static I start_uint4(std::int32_t start) { return {Half::start_uint4(start), Half::start_uint4(start)}; }
     static I dot_uint4(I sum, B w, std::int32_t x) {
         return {Half::dot_uint4(sum.a, w.a, x), Half::dot_uint4(sum.b, w.b, x)};
+    }
+    static I finish_uint4(I sum, std::int32_t start) {
+        return {Half::finish_uint4(sum.a, start), Half::finish_uint4(sum.b, start)};
     }
     static I add_bytes(I sum, B x) { return {Half::add_bytes(sum.a, x.a), Half::add_bytes(sum.b, x.b)}; }
     static void keep(B& x) {

@@ -57,6 +57,11 @@ struct Portable {
     static F abs(const F& a) {
         return each([&](int i) { return a.lane[i] < 0.0f ? -a.lane[i] : a.lane[i]; });
     }
+    static std::uint32_t at_least(const F& a, const F& b) {  // a bit for each lane
+        std::uint32_t bits = 0;
+        for (int i = 0; i < 16; ++i) bits |= static_cast<std::uint32_t>(a.lane[i] >= b.lane[i]) << i;
+        return bits;
+    }
     static F fma(const F& a, const F& b, const F& c) {
         return each([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
     }
@@ -130,7 +135,9 @@ struct Portable {
         }
         return sum;
     }
+    static I start_uint4(std::int32_t start) { return broadcast_int(start); }
     static I dot_uint4(const I& sum, const B& w, std::int32_t x) { return dot_int8(sum, w, x); }
+    static I finish_uint4(const I& sum, std::int32_t) { return sum; }
     static I add_bytes(I sum, const B& b) {
         for (int i = 0; i < 16; ++i) {
             sum.lane[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(sum.lane[i]) + word(b, i));
