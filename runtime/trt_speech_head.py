@@ -124,9 +124,10 @@ class DeviceLoop:
         if self._graph is not None:
             self._graph.launch(self._stream)
         elif isinstance(self._decoder, StaticDecoder) and self._num_runs:  # kernels are made in the first run
-            with self._stream.capture() as self._graph:
+            with self._stream.capture() as graph:
                 self._queue()
-            self._graph.launch(self._stream)
+            self._graph = graph
+            graph.launch(self._stream)
         else:
             self._queue()
         self._stream.wait()
