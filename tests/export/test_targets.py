@@ -18,6 +18,7 @@ import pytest
 import torch
 from facrt.errors import RequestError
 from facrt.export.attention import FORMS
+from facrt.export.calibration import SameStep
 from facrt.export.pipeline import ExportRequest, OpenModel, export, open_model, write_graph
 from facrt.export.targets import CPU_SCHEMES, GPU_SCHEMES, TARGETS
 from facrt.model.components import PREFILL_ROWS, Cache, components
@@ -25,7 +26,6 @@ from facrt.quant.recipe import RECIPES, Wish
 from facrt.quant.schemes import SCHEMES
 from facrt.runtime import _native
 from goldens import DETOKENIZER, LM, S3
-from small import INPUT_STEP
 
 GPU_TARGETS = [name for name in TARGETS if name != "cpu"]
 Tensor = onnx.TensorProto
@@ -153,9 +153,9 @@ def test_a_product_is_what_the_scheme_says(small_model: OpenModel, tmp_path: Pat
     if form.quantize:
         kept = form.dequantize(form.quantize(weight))
     if scheme == "w8a8":
-        given = (x / INPUT_STEP).round().clamp(-128, 127) * INPUT_STEP
+        given = (x / SameStep.value).round().clamp(-128, 127) * SameStep.value
     if scheme == "fp8":
-        step = INPUT_STEP * 127 / 448
+        step = SameStep.value * 127 / 448
         given = torch.from_numpy((x / step).numpy().astype(ml_dtypes.float8_e4m3fn).astype(np.float32)) * step
     wanted = (given @ kept.T + bias).numpy()
     options = ort.SessionOptions()
