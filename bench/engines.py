@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from common import arguments, check, finish
 from facrt.export.build import FP8_SM, estimated_bytes
-from facrt.export.calibration import SameStep
 from facrt.export.compile import Job, compile_apart, graph_bytes, profiles_of
 from facrt.export.pipeline import OpenModel, open_model, write_graph
 from facrt.export.targets import TARGETS
 from facrt.model.checkpoint import chat_layout
 from facrt.model.components import Component, components
 from facrt.model.config_files import read_chat_config
-from facrt.model.random_checkpoint import SPECIALS, byte_tokenizer, random_tensors
+from facrt.model.random_checkpoint import SPECIALS, SameStep, byte_tokenizer, random_tensors
 from make_checkpoint import config
 from safetensors.torch import save_file
 

@@ -45,21 +45,6 @@ SUFFIXES = (".wav", ".flac", ".ogg")
 SHIPPED = Path(quant.__file__).parent / "questions"  # spoken by espeak-ng
 
 
-class SameStep(Mapping[str, float]):
-    """One INT8 step for every input, where weights are random and calibration would say nothing."""
-
-    value = 0.05
-
-    def __getitem__(self, name: str) -> float:
-        return self.value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
 def read_questions(path: Path | None) -> list[Array]:
     """The calibration set: 16 kHz mono samples [N] each.
 

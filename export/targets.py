@@ -8,7 +8,6 @@ from typing import Literal
 
 from ..errors import RequestError
 from ..model.components import Cache, CacheLayout
-from ..quant.recipe import LIMITED
 
 CPU_SCHEMES = ("fp32", "fp16", "int8", "int4_128", "int4_32", "awq_128", "awq_32", "w8a8")  # no E4M3 kernels on a CPU
 # INT4 in blocks of 128: what TensorRT's weight-only kernels take
@@ -44,11 +43,6 @@ class Target:
     default: str = "fp16"  # the recipe where the user names none
     substitutes: Mapping[str, str] = field(default_factory=dict)  # scheme of a recipe -> what is taken in its place
     build: Build | None = None
-
-    def schemes_of(self, component: str) -> tuple[str, ...]:
-        """Those in which this target runs a component."""
-        fitting, runs = LIMITED.get(component, self.schemes), self.limited.get(component, self.schemes)
-        return tuple(name for name in self.schemes if name in fitting and name in runs)
 
     def keep(self, positions: int) -> Cache:
         """The decoders' caches; what TensorRT compiles has their length for good."""

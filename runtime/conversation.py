@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 
 from ..errors import RequestError
 from ..model.geometry import SAMPLE_RATE_HZ
-from ..model.settings import SPEECH_SYSTEM_PROMPT, TEXT_SYSTEM_PROMPT
 from .backend import Array
 from .events import AudioChunk, EndReason, Event, TextDelta, ToolCall, ToolCallFailed, TurnEnded
 from .listening import Listener
@@ -48,8 +47,7 @@ class Conversation:
         if max_turns is not None and max_turns < 1:
             raise RequestError(f"max_turns {max_turns} is not at least 1")
         self._toolbox = Toolbox(tools)
-        given = engine.bundle.manifest.system if system is None else system
-        told = (SPEECH_SYSTEM_PROMPT if speech else TEXT_SYSTEM_PROMPT) if given is None else given
+        told = engine.system_prompt(speech) if system is None else system
         self.messages = [Message("system", told + self._toolbox.describe())]
         self.num_answers = 0
         self._engine = engine

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError
-from ..model.settings import GenerationSettings
+from ..model.settings import SPEECH_SYSTEM_PROMPT, TEXT_SYSTEM_PROMPT, GenerationSettings
 from ..model.turn import Turn
 from .audio import checked_pcm, read_audio
 from .backend import Array, Backend, SpeechHead
@@ -190,6 +190,11 @@ class Engine:
         """Whether the bundle can turn speech ids into sound."""
         return self.detokenizer is not None
 
+    def system_prompt(self, speech: bool) -> str:
+        """What conversations begin with: the bundle's, else the checkpoint's for speech or for text."""
+        stored = self.bundle.manifest.system
+        return (SPEECH_SYSTEM_PROMPT if speech else TEXT_SYSTEM_PROMPT) if stored is None else stored
+
     def conversation(
         self,
         system: str | None = None,
@@ -200,7 +205,7 @@ class Engine:
         """A conversation of several turns.
 
         Args:
-            system: the system prompt; default: the bundle's, else the checkpoint's for its mode.
+            system: the system prompt; default: `system_prompt`.
             speech: False answers in text only.
             tools: what the model may call.
             max_turns: older turns are forgotten; default: none, until the caches are full.
@@ -221,7 +226,7 @@ class Engine:
         Args:
             audio: a file, or 16 kHz mono samples [N] (float32 or int16).
             text: beside the audio, or instead of it.
-            system: the system prompt; default: the bundle's, else the checkpoint's for speech or for text.
+            system: the system prompt; default: `system_prompt`.
             speech: False answers in text only.
             options: as in `answer`.
 

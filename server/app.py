@@ -93,7 +93,7 @@ class Server:
             model: the name that clients see.
             limits, access: what is taken, and from whom; default: from this machine.
             detector: of voice, "silero" or "energy"; default: silero where it is installed.
-            system: the instructions of sessions that give none; default: the checkpoint's.
+            system: the instructions of sessions that give none; default: the bundle's.
         """
         self._desk, self._model, self._limits, self._detector = desk, model, limits, detector
         self._system = system

@@ -67,11 +67,9 @@ def serve(
     _check_tls(tls_cert, tls_key)
     open_detector(detector)
     listening = _listen(host, port)
-    engine = load(bundle, num_threads=threads)
-    desk = Desk(engine, max_waiting, {"greedy": greedy, "seed": seed})
+    desk = Desk(load(bundle, num_threads=threads), max_waiting, {"greedy": greedy, "seed": seed})
     access = Access(api_key, tuple(origin or ()), is_loopback)
-    told = engine.bundle.manifest.system if system is None else system
-    server = Server(desk, bundle.resolve().name, limits, access, detector, told)
+    server = Server(desk, bundle.resolve().name, limits, access, detector, system)
     config = uvicorn.Config(
         server.app(), log_level="warning", ws_max_size=HARD_MESSAGE_FACTOR * limits.max_message_bytes,
         ws_per_message_deflate=False, timeout_graceful_shutdown=5, ssl_certfile=tls_cert, ssl_keyfile=tls_key,

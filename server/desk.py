@@ -152,6 +152,10 @@ class Desk:
     def has_audio(self) -> bool:
         return self.engine.has_audio
 
+    def system_prompt(self, speech: bool) -> str:
+        """What conversations begin with, where nobody says otherwise."""
+        return self.engine.system_prompt(speech)
+
     @property
     def speakers(self) -> list[str]:
         return list(self.engine.bundle.manifest.speakers)

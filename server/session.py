@@ -12,7 +12,6 @@ import soxr
 
 from ..errors import FacrtError
 from ..model.geometry import SAMPLE_RATE_HZ
-from ..model.settings import SPEECH_SYSTEM_PROMPT, TEXT_SYSTEM_PROMPT
 from ..runtime.audio import checked_pcm
 from ..runtime.events import AudioChunk, TextDelta
 from ..runtime.prompt import Message
@@ -49,7 +48,7 @@ class Session:
             limits, meters: of the server.
             model: the name that the session shows.
             detector: "silero" or "energy"; default: silero where it is installed.
-            system: the instructions until the client gives some; default: the checkpoint's.
+            system: the instructions until the client gives some; default: the bundle's.
 
         Raises:
             RequestError: the detector is unknown or not installed.
@@ -373,13 +372,13 @@ class Session:
 
     def _system(self, instructions: str | None, toolbox: Toolbox, speech: bool | None = None) -> Message:
         speaks = self._speaks if speech is None else speech
-        default = SPEECH_SYSTEM_PROMPT if speaks else TEXT_SYSTEM_PROMPT
-        return Message("system", (default if instructions is None else instructions) + toolbox.describe())
+        told = self._desk.system_prompt(speaks) if instructions is None else instructions
+        return Message("system", told + toolbox.describe())
 
     def _json(self) -> dict[str, Any]:
         shown = self._config.model_dump(mode="json")
         if shown["instructions"] is None:
-            shown["instructions"] = SPEECH_SYSTEM_PROMPT if self._speaks else TEXT_SYSTEM_PROMPT
+            shown["instructions"] = self._desk.system_prompt(self._speaks)
         voice = self._config.audio.output.voice
         shown["audio"]["output"]["voice"] = voice or next(iter(self._desk.speakers), None)
         return {"object": "realtime.session", "id": self.id, "expires_at": self._expires_at, **shown}

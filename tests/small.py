@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from facrt.export.calibration import SameStep
 from facrt.export.compile import Compiled, Job, compile_graph, profiles_of, signature
 from facrt.export.pipeline import OpenModel, open_model, write_graph
 from facrt.export.targets import TARGETS
 from facrt.model.checkpoint import chat_layout
 from facrt.model.components import components
 from facrt.model.config_files import read_chat_config
-from facrt.model.random_checkpoint import SPECIALS, byte_tokenizer, random_tensors
+from facrt.model.random_checkpoint import SPECIALS, SameStep, byte_tokenizer, random_tensors
 from goldens import DETOKENIZER, LM, S3
 from safetensors.torch import save_file
 

@@ -28,6 +28,7 @@ class TextMix:
     practice: Sequence[str]  # the intents that are asked more widely
 
     def batch(self, size: int, draw: torch.Generator) -> list[Sample]:
+        """`size` samples."""
         return [self._sample(draw) for _ in range(size)]
 
     def _sample(self, draw: torch.Generator) -> Sample:
@@ -56,6 +57,7 @@ class SpokenMix:
     mix: Mapping[str, float]  # of speech_to_speech, text_to_speech and so on
 
     def batch(self, size: int, draw: torch.Generator) -> list[Sample]:
+        """`size` samples."""
         chance = _chance(draw)
         kinds = chance.choices(tuple(self.mix), tuple(self.mix.values()), k=size)
         return [self._sample(kind, chance, draw) for kind in kinds]

@@ -15,7 +15,6 @@ import torch
 from facrt.errors import BundleError, FacrtError, RequestError
 from facrt.export import build, compile
 from facrt.export.build import build_plans, estimated_bytes
-from facrt.export.calibration import SameStep
 from facrt.export.compile import (
     CompileError,
     Job,
@@ -28,6 +27,7 @@ from facrt.export.compile import (
 from facrt.export.pipeline import ExportRequest, OpenModel, export, open_model, write_graph
 from facrt.export.targets import TARGETS
 from facrt.model.components import MAX_CANDIDATES, Cache, Component, TensorSpec, components
+from facrt.model.random_checkpoint import SameStep
 from facrt.model.settings import GenerationSettings
 from facrt.runtime import cuda, trt_library
 from facrt.runtime.backend_ort import OrtBackend

@@ -18,10 +18,10 @@ import pytest
 import torch
 from facrt.errors import RequestError
 from facrt.export.attention import FORMS
-from facrt.export.calibration import SameStep
 from facrt.export.pipeline import ExportRequest, OpenModel, export, open_model, write_graph
 from facrt.export.targets import CPU_SCHEMES, GPU_SCHEMES, TARGETS
 from facrt.model.components import PREFILL_ROWS, Cache, components
+from facrt.model.random_checkpoint import SameStep
 from facrt.quant.recipe import RECIPES, Wish
 from facrt.quant.schemes import SCHEMES
 from facrt.runtime import _native

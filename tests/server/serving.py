@@ -133,6 +133,9 @@ class FakeEngine:
     def _encode(self, messages: list[Any]) -> np.ndarray:
         return np.zeros(sum(1 + len((message.text or "").split()) for message in messages), np.int64)
 
+    def system_prompt(self, speech: bool) -> str:
+        return "Speak." if speech else "Write."
+
     def listener(self) -> Any:
         return FakeListener()
 

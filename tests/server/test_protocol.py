@@ -235,6 +235,17 @@ def test_old_turns_are_forgotten_when_the_caches_are_full() -> None:
     assert [len(messages) for messages in engine.questions] == [2, 4, 6]
 
 
+def test_sessions_begin_with_the_bundles_system_prompt() -> None:
+    engine = FakeEngine()
+    (update,) = talked({"type": "session.update", "session": {}}, engine=engine)
+    assert update[-1]["session"]["instructions"] == engine.system_prompt(speech=True)
+    create = {"type": "conversation.item.create", "item": TEXT_ITEM}
+    in_text = {"type": "response.create", "response": {"output_modalities": ["text"]}}
+    talked(create, {"type": "response.create"}, engine=engine)
+    talked(create, in_text, engine=engine)
+    assert [messages[0].text for messages in engine.questions] == ["Speak.", "Write."]
+
+
 def test_a_response_beside_the_conversation() -> None:
     engine = FakeEngine()
     beside = {"conversation": "none", "instructions": "Sort.", "input": [TEXT_ITEM], "output_modalities": ["text"]}

@@ -31,7 +31,8 @@ class Sampler {
 
     // logits: [V]; also_seen: [m] counts as remembered for this pick only; returns an id in 0 .. V-1.
     // Draws by inverse CDF in the order of ids, one 53-bit uniform per pick; ties at top-k's edge all stay, at top-p's
-    // edge the higher ids stay. Throws std::invalid_argument for NaN, +inf, all -inf, or an option out of range.
+    // edge the higher ids stay. Ids that all together weigh less than 1.2e-7 of the likeliest are never drawn. Throws
+    // std::invalid_argument for NaN, +inf, all -inf, or an option out of range.
     std::int64_t pick(std::span<const float> logits, const SamplingOptions& options,
                       std::span<const std::int64_t> also_seen = {});
 
