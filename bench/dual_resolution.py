@@ -23,8 +23,6 @@ from facrt.runtime.audio import read_audio
 from facrt.train.answers import Answer
 from facrt.train.chat_stage import ChatStage
 from facrt.train.dataset import Conversation
-from facrt.train.encoder_stage import EncoderTraining
-from facrt.train.loop import load_trained
 from facrt.train.questions import QuestionStore
 from facrt.train.run import Run, Show
 from facrt.train.samples import Speech
@@ -80,11 +78,18 @@ class Resolution(Run):
     def ids_of(self, answers: list[Answer], cache: Path) -> list[torch.Tensor]:
         return self._whole.ids_of(answers, cache)
 
-    def before_alignment(self) -> ChatModel:
+    @property
+    def sound_names(self) -> list[str]:
+        return self._whole.sound_names
+
+    @property
+    def encoder_folder(self) -> Path:
+        return self._whole.encoder_folder
+
+    def base(self) -> ChatModel:
         """A new speech head of this group size; the base model's weights do not depend on it."""
         model = self.new_chat()
         model.backbone.load_state_dict(self._whole.base().backbone.state_dict())
-        load_trained(self._whole.folder / "encoder", EncoderTraining(model, len(self._whole.sound_names)))
         return model
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from ..model.generate import ChatModel
 from .compute import device_of, full_precision
+from .encoder_stage import Dictation
 from .loop import Figures
 from .packed import PackedAttention, decode, encode_audios
 from .questions import QuestionStore, disturbed
 from .samples import IGNORED, Sample
 
 Draw = Callable[[torch.Generator], list[Sample]]  # one batch
+Heard = Sequence[tuple[Path, Tensor]]  # audios and their grouped rows [num_groups, H]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class ChatOutput:
     text_labels: Tensor
     speech_logits: Tensor  # [positions * group_size, K]
     speech_labels: Tensor
+    heard: Heard  # the questions' grouped rows
 
 
 class ChatStage:
@@ -40,17 +44,22 @@ class ChatStage:
         draw: Draw,
         disturb: bool = True,
         recompute: bool = False,
+        dictation: Dictation | None = None,
     ) -> None:
         """`recompute`: gradient checkpointing of the backbone's and the speech head's layers."""
         self.name, self.module = name, module
-        self.draw = draw
+        self.draw, self._dictation = draw, dictation
         self._questions, self._disturb, self._recompute = questions, disturb, recompute
 
     def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
         batch = self.draw(draw)
         out = self.predict(batch, draw)
         with full_precision(device_of(self.module)):
-            return self._loss(out)
+            loss, figures = self._loss(out)
+            if self._dictation is None:
+                return loss, figures
+            heard, more = self._dictation.loss(out.heard)
+            return loss + DICTATION_WEIGHT * heard.to(loss.device), figures | more
 
     def _loss(self, out: ChatOutput) -> tuple[Tensor, Figures]:
         text = F.cross_entropy(out.text_logits, out.text_labels)
@@ -71,7 +80,8 @@ class ChatStage:
         ids = [torch.cat([s.prompt, s.text[:-1]]) for s in batch]
         lengths = [len(i) for i in ids]
         text_rows = model.backbone.embedding(torch.cat(ids).to(device))
-        rows = self._inputs(batch, ids, text_rows, draw)
+        heard = self._audio_rows(batch, draw)
+        rows = self._inputs(batch, ids, text_rows, [rows for _, rows in heard])
         hidden = decode(model.backbone.decoder, rows, PackedAttention(c.text, lengths, device), self._recompute)
         ends = torch.tensor(lengths).cumsum(0).tolist()
         asked = torch.cat([_asked(s, e - n) for s, e, n in zip(batch, ends, lengths, strict=True)])
@@ -80,19 +90,16 @@ class ChatStage:
         speaking = [i for i, s in enumerate(batch) if s.groups is not None]
         if not speaking:
             none = text_labels.new_zeros(0)
-            return ChatOutput(text_logits, text_labels, text_logits.new_zeros(0, c.codebook_size), none)
+            return ChatOutput(text_logits, text_labels, text_logits.new_zeros(0, c.codebook_size), none, heard)
         spans = torch.cat([torch.arange(ends[i] - lengths[i], ends[i]) for i in speaking])
         logits, labels = self._speech([batch[i] for i in speaking], (hidden + text_rows)[spans.to(device)])
-        return ChatOutput(text_logits, text_labels, logits, labels)
+        return ChatOutput(text_logits, text_labels, logits, labels, heard)
 
-    def _inputs(
-        self, batch: list[Sample], ids: list[Tensor], text_rows: Tensor, draw: torch.Generator | None
-    ) -> Tensor:
+    def _inputs(self, batch: list[Sample], ids: list[Tensor], text_rows: Tensor, audios: list[Tensor]) -> Tensor:
         """The backbone's input rows: text, audio groups at their places, and the speech that is fed back."""
         model, device = self.module, text_rows.device
         rows = text_rows
         heard = torch.cat(ids) == model.config.audio_token_id
-        audios = self._audio_rows(batch, draw)
         if audios:
             rows = rows.masked_scatter(heard.to(device)[:, None], torch.cat(audios).to(rows.dtype))
         starts = torch.tensor([0, *(len(i) for i in ids)]).cumsum(0).tolist()
@@ -110,7 +117,7 @@ class ChatStage:
             rows = rows.index_copy(0, place, average)
         return rows
 
-    def _audio_rows(self, batch: list[Sample], draw: torch.Generator | None) -> list[Tensor]:
+    def _audio_rows(self, batch: list[Sample], draw: torch.Generator | None) -> Heard:
         paths = [path for sample in batch for path in sample.audios]
         if not paths:
             return []
@@ -124,7 +131,7 @@ class ChatStage:
         counts = [len(r) for r in rows]
         encoded = model.audio_encoder.projection(model.audio_encoder.post_norm(torch.cat(rows))).split(counts)
         return [
-            model.grouping(model._padded_rows(r, self._questions.num_slots(path)))
+            (path, model.grouping(model._padded_rows(r, self._questions.num_slots(path))))
             for r, path in zip(encoded, paths, strict=True)
         ]
 
@@ -163,6 +170,7 @@ def _labels(sample: Sample) -> Tensor:
 
 
 IDLE_WEIGHT = 0.1  # of the head's tokens while nothing is spoken
+DICTATION_WEIGHT = 0.5
 
 
 def _share_right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -61,6 +61,10 @@ class ContinuedRun(Run):
     def before_alignment(self) -> ChatModel:
         return self.base()
 
+    @property
+    def dictation(self) -> None:
+        return None
+
     def new_chat(self) -> ChatModel:
         return self.base()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,11 @@ class EncoderTraining(nn.Module):
         nearness = 2 * rows @ self.table.T - self.table.square().sum(1)
         return nearness * self.log_sharpness.exp()
 
+    def dictation(self, spoken: Iterable[Spoken]) -> Dictation:
+        """What the stages after this one go on to teach, with this stage's own way to read ids."""
+        self.requires_grad_(False)
+        return Dictation({item.audio: item.ids for item in spoken}, self.id_scores)
+
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
@@ -45,6 +50,24 @@ class Spoken:
     audio: Path
     sounds: tuple[Sound, ...]
     ids: Tensor  # [num_groups] int64: the text id that is over in each group, or the pause
+
+
+@dataclass(frozen=True, slots=True)
+class Dictation:
+    """What is said in questions, taught beside their answers: answers alone say too little about what was misheard."""
+
+    ids: Mapping[Path, Tensor]  # by audio, as in `Spoken`
+    scores: Callable[[Tensor], Tensor]  # grouped rows [positions, H] -> scores of text ids [positions, V]
+
+    def loss(self, heard: Sequence[tuple[Path, Tensor]]) -> tuple[Tensor, Figures]:
+        """The mean over the groups of those audios whose ids are known; rows [num_groups, H] by audio."""
+        known = [(self.ids[path], rows) for path, rows in heard if path in self.ids]
+        if not known:
+            return torch.zeros(()), {}
+        said, rows = (torch.cat(column) for column in zip(*known, strict=True))
+        scores, said = self.scores(rows).float(), said.to(rows.device)
+        loss = F.cross_entropy(scores, said)
+        return loss, {"ids": loss.detach(), "ids_right": _share_right(scores, said)}
 
 
 def labelled_questions(messages: Iterable[SpokenMessage], maker: SampleMaker, questions: QuestionStore) -> list[Spoken]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from . import parallel
 from .answers import Answer, prepare_answers
 from .chat_stage import ChatStage, initialize_chat, tie
 from .dataset import LINES, Conversation, read_dataset
-from .encoder_stage import EncoderStage, EncoderTraining, Spoken, labelled_questions
+from .encoder_stage import Dictation, EncoderStage, EncoderTraining, Spoken, labelled_questions
 from .facts import fact_turns
 from .flow_stage import FlowStage, initialize_flow
 from .intents import Split, Turn, examples
@@ -242,8 +242,22 @@ class Run:
     def before_alignment(self) -> ChatModel:
         """M0 with an audio encoder that writes what it reads."""
         model = self.base()
-        load_trained(self.folder / "encoder", EncoderTraining(model, len(self.sound_names)))
+        self._trained_encoder(model)
         return model
+
+    def _trained_encoder(self, model: ChatModel) -> EncoderTraining:
+        module = EncoderTraining(model, len(self.sound_names))
+        load_trained(self.encoder_folder, module)
+        return module
+
+    @property
+    def encoder_folder(self) -> Path:
+        return self.folder / "encoder"
+
+    @cached_property
+    def dictation(self) -> Dictation | None:
+        """What the chat stages teach of the questions themselves; None where the encoder is not this run's."""
+        return self._trained_encoder(self.base()).dictation(self.spoken_questions)
 
     def _alignment(self) -> Stage:
         model = self.before_alignment()
@@ -286,13 +300,14 @@ class Run:
         """A stage on conversations as the recipe mixes them."""
         tie(model)
         mix = SpokenMix(self._maker, self.conversations, self.recipe.mix)
-        return self._chat_stage(name, model, self.questions, mix)
+        return self._chat_stage(name, model, self.questions, mix, self.dictation)
 
     def _chat_stage(
-        self, name: str, model: ChatModel, questions: QuestionStore | None, mix: TextMix | SpokenMix
-    ) -> Stage:
+        self, name: str, model: ChatModel, questions: QuestionStore | None, mix: TextMix | SpokenMix,
+        dictation: Dictation | None = None,
+    ) -> Stage:  # fmt: skip
         size, recompute = self.recipe.schedules[name].batch_size, self.recipe.compute.gradient_checkpointing
-        return ChatStage(name, model, questions, lambda draw: mix.batch(size, draw), recompute=recompute)
+        return ChatStage(name, model, questions, partial(mix.batch, size), recompute=recompute, dictation=dictation)
 
 
 def train_only(model: ChatModel, *parts: str) -> None:

@@ -12,7 +12,8 @@ from facrt.model.checkpoint import load_chat
 from facrt.model.generate import ChatModel, Step, as_float_pcm
 from facrt.model.settings import GenerationSettings
 from facrt.model.turn import Turn
-from facrt.train.chat_stage import ChatStage
+from facrt.train.chat_stage import DICTATION_WEIGHT, ChatStage
+from facrt.train.encoder_stage import EncoderTraining, Spoken
 from facrt.train.questions import QuestionStore
 from facrt.train.samples import Sample
 from goldens import LM, inputs, waveforms
@@ -95,3 +96,31 @@ def test_text_only_and_spoken_samples_mix(chat: ChatModel) -> None:
     size = len(sample.text)
     torch.testing.assert_close(mixed.text_logits[size : 2 * size], alone.text_logits, rtol=0, atol=1e-4)
     assert np.isfinite(float(stage.loss(0, torch.Generator())[0]))
+
+
+def test_dictation_is_right_where_rows_lie_at_the_embeddings_of_what_was_said(chat: ChatModel) -> None:
+    module = EncoderTraining(chat, 3)
+    said = torch.tensor([7, 3, 11, 7])
+    dictation = module.dictation([Spoken(Path("a"), (), said)])
+    loss, figures = dictation.loss([(Path("a"), module.table[said]), (Path("unlabelled"), torch.zeros(2, 1))])
+    assert float(figures["ids_right"]) == 1.0
+    far, _ = dictation.loss([(Path("a"), module.table[said.flip(0) + 1])])
+    assert float(loss) < float(far)
+    assert dictation.loss([(Path("unlabelled"), torch.zeros(2, 1))])[1] == {}
+
+
+def test_a_stage_teaches_what_was_said_beside_the_answer(tmp_path: Path) -> None:
+    chat = load_chat(LM / "model").requires_grad_(True)
+    _, sample, _ = observed(chat, "u2p0")
+    questions, audios = store_of("u2p0", tmp_path, chat.config.audio.num_mels)
+    asked = Sample(sample.prompt, audios, sample.text, None, None)
+    groups = int((sample.prompt == chat.config.audio_token_id).sum())
+    dictation = EncoderTraining(load_chat(LM / "model"), 3).dictation([Spoken(audios[0], (), torch.arange(groups))])
+    draw = lambda _: [asked]  # noqa: E731
+    alone, _ = ChatStage("test", chat, questions, draw, disturb=False).loss(0, torch.Generator())
+    both, figures = ChatStage("test", chat, questions, draw, disturb=False, dictation=dictation).loss(
+        0, torch.Generator()
+    )
+    torch.testing.assert_close(both - alone, DICTATION_WEIGHT * figures["ids"])
+    (gradient,) = torch.autograd.grad(both - alone, [chat.grouping.continuous.weight])
+    assert float(gradient.abs().sum()) > 0
