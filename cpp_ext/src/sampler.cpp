@@ -52,7 +52,7 @@ double sum(std::span<const float> values) {
 }
 
 // Compares integers in the order of the floats: the reduction vectorises, and NaN lies beyond the infinities.
-float largest(std::span<const float> values) {
+float largest_beside_infinities(std::span<const float> values) {
     constexpr auto order = [](std::int32_t bits) { return bits ^ ((bits >> 31) & 0x7fffffff); };
     std::int32_t least = std::numeric_limits<std::int32_t>::max();
     std::int32_t most = std::numeric_limits<std::int32_t>::min();
@@ -67,6 +67,25 @@ float largest(std::span<const float> values) {
         throw std::invalid_argument("logits are not finite: NaN, +inf, or nothing above -inf");
     }
     return result;
+}
+
+float largest(std::span<const float> values) {
+    const float found = chosen_kernels().largest_of_finite(values.data(), values.size());
+    return std::isfinite(found) ? found : largest_beside_infinities(values);
+}
+
+// Positive logits are divided, negative ones multiplied; in the order of the logits. Written without a branch, which
+// would be guessed wrong as often as right.
+float penalised(float logit, float penalty) {
+    const float divided = logit / penalty, multiplied = logit * penalty;
+    return penalty >= 1.0f ? std::min(divided, multiplied) : std::max(divided, multiplied);
+}
+
+// No logit below this is `least` or more, penalised or not.
+float least_logit(float least, float penalty) {
+    if (penalty >= 1.0f) return least;
+    const float logit = least < 0.0f ? least / penalty : least * penalty;
+    return logit - 1e-6f * std::abs(logit);
 }
 
 void check_options(const SamplingOptions& options) {
@@ -128,28 +147,39 @@ double keep_nucleus(std::span<float> weights, double total, double top_p, std::s
 
 }  // namespace
 
+// Adds ids to a set until its end; those that were in it stay.
+class Sampler::Added {
+  public:
+    Added(std::vector<std::uint8_t>& is_seen, std::span<const std::int64_t> ids) : is_seen_(is_seen) {
+        for (const std::int64_t id : ids) {
+            const auto i = static_cast<std::size_t>(id);
+            if (i >= is_seen.size() || is_seen[i] != 0) continue;  // an id beyond the logits penalises nothing
+            is_seen[i] = 1;
+            added_.push_back(i);
+        }
+    }
+    ~Added() {
+        for (const std::size_t i : added_) is_seen_[i] = 0;
+    }
+    Added(const Added&) = delete;
+    Added& operator=(const Added&) = delete;
+
+  private:
+    std::vector<std::uint8_t>& is_seen_;
+    std::vector<std::size_t> added_;
+};
+
 void Sampler::remember(std::span<const std::int64_t> ids) {
     check_ids(ids);
     for (const std::int64_t id : ids) {
         const auto i = static_cast<std::size_t>(id);
         if (i >= is_seen_.size()) is_seen_.resize(i + 1);
-        if (is_seen_[i]) continue;
-        is_seen_[i] = true;
-        seen_.push_back(id);
+        is_seen_[i] = 1;
     }
 }
 
 void Sampler::forget() {
-    seen_.clear();
-    is_seen_.assign(is_seen_.size(), false);
-}
-
-// Reads the untouched logit, so an id met twice is penalised once.
-void Sampler::penalise(std::span<const float> logits, std::span<const std::int64_t> ids, float penalty) {
-    for (const std::int64_t id : ids) {
-        const auto i = static_cast<std::size_t>(id);
-        if (i < logits.size()) scores_[i] = logits[i] < 0.0f ? logits[i] * penalty : logits[i] / penalty;
-    }
+    is_seen_.assign(is_seen_.size(), 0);
 }
 
 std::int64_t Sampler::draw(std::span<const float> weights, double total) {
@@ -168,16 +198,12 @@ std::int64_t Sampler::pick(std::span<const float> logits, const SamplingOptions&
     check_ids(also_seen);
     if (logits.empty()) throw std::invalid_argument("logits has 0 values, must have at least 1");
 
-    scores_.assign(logits.begin(), logits.end());
-    if (options.repetition_penalty != 1.0f) {
-        penalise(logits, seen_, options.repetition_penalty);
-        penalise(logits, also_seen, options.repetition_penalty);
-    }
-    const float found = chosen_kernels().largest_of_finite(scores_.data(), scores_.size());
-    const float peak = std::isfinite(found) ? found : largest(scores_);
-    if (options.greedy) return std::find(scores_.begin(), scores_.end(), peak) - scores_.begin();
+    make_room(logits.size());
+    const Added added(is_seen_, also_seen);
+    const float margin = options.greedy ? 0.0f : options.temperature * negligible_after(logits.size());
+    const auto [peak, count] = keep_possible(logits, margin, options.repetition_penalty);
+    if (options.greedy) return static_cast<std::int64_t>(ids_[0]);
 
-    const std::size_t count = keep_possible(peak - options.temperature * negligible_after(scores_.size()));
     const auto scores = std::span<const float>(scores_).first(count);
     const auto weights = std::span(weights_).first(count);
     const bool has_top_k = options.top_k > 0 && options.top_k < std::ssize(scores);
@@ -187,16 +213,38 @@ std::int64_t Sampler::pick(std::span<const float> logits, const SamplingOptions&
     return draw(weights, total);
 }
 
-// Moves the scores from `least` on to the front, and writes whose they are to ids_; returns how many.
-std::size_t Sampler::keep_possible(float least) {
-    if (ids_.size() < scores_.size()) {
-        ids_.resize(scores_.size());
-        weights_.resize(scores_.size());
-        keys_.resize(scores_.size());
+void Sampler::make_room(std::size_t n) {
+    if (is_seen_.size() < n) is_seen_.resize(n);
+    if (ids_.size() >= n) return;
+    ids_.resize(n);
+    scores_.resize(n);
+    weights_.resize(n);
+    keys_.resize(n);
+}
+
+// Writes the penalised logits within `margin` of the largest of them to scores_, and whose they are to ids_: none is
+// copied that cannot be drawn.
+Sampler::Possible Sampler::keep_possible(std::span<const float> logits, float margin, float penalty) {
+    float peak = largest(logits), expected = peak;
+    std::size_t count = 0;
+    do {  // again from a lower peak where the largest logits are penalised
+        expected = peak;
+        const float least = least_logit(expected - margin, penalty);
+        count = chosen_kernels().find_at_least(logits.data(), logits.size(), least, ids_.data());
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::size_t id = ids_[i];
+            const float choices[2] = {logits[id], penalised(logits[id], penalty)};
+            scores_[i] = choices[is_seen_[id]];
+        }
+        peak = largest(std::span<const float>(scores_).first(count));
+    } while (peak < expected);
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        scores_[kept] = scores_[i];
+        ids_[kept] = ids_[i];
+        kept += scores_[i] >= peak - margin ? 1 : 0;
     }
-    const std::size_t count = chosen_kernels().find_at_least(scores_.data(), scores_.size(), least, ids_.data());
-    for (std::size_t i = 0; i < count && count < scores_.size(); ++i) scores_[i] = scores_[ids_[i]];
-    return count;
+    return {peak, kept};
 }
 
 }  // namespace facrt

@@ -67,6 +67,36 @@ void seen_ids_are_penalised_once() {
     CHECK(sampler.pick(std::vector<float>{1.0f, 2.0f, 2.0f}, {.greedy = true}) == 1);
 }
 
+// Rows of several blocks; seen ids in all of them, whole blocks masked, penalties that lower and that raise.
+void long_rows_are_picked_as_short_ones() {
+    for (const float penalty : {0.7f, 1.0f, 1.3f, 4.0f}) {
+        for (std::size_t n = 500; n < 3000; n += 311) {
+            std::vector<float> logits(n);
+            std::vector<std::int64_t> seen;
+            for (std::size_t i = 0; i < n; ++i) {
+                logits[i] = 9.0f * std::sin(static_cast<float>(i * i % 1009));
+                if (i >= 512 && i < 1100) logits[i] = -infinity;
+                if (logits[i] > 7.0f && i % 5 != 0) seen.push_back(static_cast<std::int64_t>(i));
+            }
+            std::vector<float> penalised = logits;
+            for (const std::int64_t id : seen) {
+                float& logit = penalised[static_cast<std::size_t>(id)];
+                logit = logit < 0.0f ? logit * penalty : logit / penalty;
+            }
+            const auto likeliest = std::max_element(penalised.begin(), penalised.end()) - penalised.begin();
+            facrt::Sampler sampler(5), plain(5);
+            sampler.remember(seen);
+            CHECK(sampler.pick(logits, {.repetition_penalty = penalty, .greedy = true}) == likeliest);
+            for (int i = 0; i < 20; ++i) {
+                const facrt::SamplingOptions options{.temperature = 1.5f, .top_k = 40, .top_p = 0.95};
+                facrt::SamplingOptions penalising = options;
+                penalising.repetition_penalty = penalty;
+                CHECK(sampler.pick(logits, penalising) == plain.pick(penalised, options));
+            }
+        }
+    }
+}
+
 void same_seed_same_ids() {
     std::vector<float> logits(1000);
     for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = std::sin(static_cast<float>(i));
@@ -113,6 +143,7 @@ int main() {
     draws_follow_the_probabilities();
     top_k_and_top_p_keep_what_they_should();
     seen_ids_are_penalised_once();
+    long_rows_are_picked_as_short_ones();
     same_seed_same_ids();
     faults_are_refused();
 }

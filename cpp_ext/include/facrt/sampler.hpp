@@ -19,7 +19,7 @@ struct SamplingOptions {
 // SEMANTICS.md 5. A sampler has state and belongs to one thread at a time.
 class Sampler {
   public:
-    static constexpr std::int64_t max_id = (std::int64_t{1} << 24) - 1;  // bounds the bitmap of seen ids
+    static constexpr std::int64_t max_id = (std::int64_t{1} << 24) - 1;  // bounds the table of seen ids
 
     explicit Sampler(std::uint64_t seed) : random_(seed) {}
 
@@ -37,17 +37,22 @@ class Sampler {
                       std::span<const std::int64_t> also_seen = {});
 
   private:
-    void penalise(std::span<const float> logits, std::span<const std::int64_t> ids, float penalty);
-    std::size_t keep_possible(float least);
+    class Added;
+    struct Possible {
+        float peak;
+        std::size_t count;
+    };
+
+    void make_room(std::size_t n);
+    Possible keep_possible(std::span<const float> logits, float margin, float penalty);
     std::int64_t draw(std::span<const float> weights, double total);
 
     std::mt19937_64 random_;
-    std::vector<std::int64_t> seen_;   // distinct, in order of arrival
-    std::vector<bool> is_seen_;        // [largest remembered id + 1]
-    std::vector<float> scores_;        // [V] penalised logits of the current pick; then first those that may be picked
-    std::vector<std::uint32_t> ids_;   // whose these are
-    std::vector<float> weights_;       // their probabilities, up to a common factor
-    std::vector<std::uint32_t> keys_;  // scratch of the selections
+    std::vector<std::uint8_t> is_seen_;  // [largest remembered id + 1, or V]
+    std::vector<float> scores_;          // first the penalised logits that may be picked; all of these have room for V
+    std::vector<std::uint32_t> ids_;     // whose these are
+    std::vector<float> weights_;         // their probabilities, up to a common factor
+    std::vector<std::uint32_t> keys_;    // scratch of the selections
 };
 
 }  // namespace facrt
