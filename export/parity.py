@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import FacrtError
+from ..errors import FacrtError, RequestError
 from ..model import checkpoint
 from ..model.generate import ChatModel
 from ..model.generate import Step as ReferenceStep
@@ -25,7 +25,7 @@ from ..runtime.backend import Array
 from ..runtime.engine import Engine, load
 from ..runtime.generate import Step
 from ..runtime.native_speech_head import NativeSpeechHead
-from ..runtime.prompt import Message
+from ..runtime.prompt import Message, Prompter
 from ..runtime.sampling import SpeechSampling
 from .cost import measure_cost
 from .memory import available_bytes, reference_bytes
@@ -71,6 +71,24 @@ def measure(folder: Path, source: Path, detokenizer: Path | None, speech_tokeniz
             f"the bundle does not equal the reference ({bad or 'ids differ'}); --no-verify writes it all the same"
         )
     return report
+
+
+def refuse_too_short(prompter: Prompter, positions: int | None) -> None:
+    """Refuses caches that the conversation of `measure` does not fit; None: they have no fixed length.
+
+    Raises:
+        RequestError: it does not fit.
+    """
+    needed = len(prompter.encode(_messages(question()))) + NUM_STEPS
+    if positions is not None and positions < needed:
+        raise RequestError(
+            f"--max-positions is {positions}; the comparison with the reference takes {needed}: "
+            "allow that many or more, or leave it out with --no-verify"
+        )
+
+
+def _messages(pcm: NDArray[np.float32]) -> list[Message]:
+    return [Message("system", SPEECH_SYSTEM_PROMPT), Message("user", None, pcm)]
 
 
 def _complaint(row: dict[str, Any]) -> str:
@@ -157,15 +175,15 @@ def _append(
 
 def _compare_chat(engine: Engine, chat: ChatModel, rows: list[Row]) -> dict[str, bool]:
     pcm = question()
-    message = Message("user", None, pcm)
+    messages = _messages(pcm)
     mel = _native.whisper_log_mel(pcm, chat.config.audio.num_mels)
     _row(engine, rows, "log_mel", "log_mel", mel, whisper_log_mel(torch.from_numpy(pcm), chat.config.audio.num_mels))
     _row(engine, rows, "audio_encoder", "audio_encoder", engine.hearing.encode(pcm), chat.encode_audio(pcm))
-    embeds = engine.hearing.embed(message)
+    embeds = engine.hearing.embed(messages[1])
     _row(engine, rows, "audio_grouping", "audio_grouping", embeds, chat.audio_rows([pcm])[0])
 
     options: dict[str, Any] = {"max_new_tokens": NUM_STEPS, "text_greedy": True, "force_text_abos": True}
-    prompt = engine.prompter.encode([Message("system", SPEECH_SYSTEM_PROMPT), message])
+    prompt = engine.prompter.encode(messages)
     wanted: list[ReferenceStep] = []
     reference = chat.generate(prompt, [pcm], observe=wanted.append, eos_token_id=-1, **options)
     found: list[Step] = []

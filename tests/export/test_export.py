@@ -110,6 +110,10 @@ EARLY: dict[str, tuple[Request, type[Exception], str]] = {
         lambda out: ExportRequest(str(CHAT), out, speech_tokenizer=CHAT),
         CheckpointError, r"no key 'n_audio_state'.*no S3 tokenizer",
     ),
+    "caches that the comparison does not fit": (
+        lambda out: ExportRequest(str(CHAT), out, target="orin", max_positions=20, build=False),
+        RequestError, r"--max-positions is 20; the comparison with the reference takes \d+: .*with --no-verify",
+    ),
 }  # fmt: skip
 
 
