@@ -58,6 +58,11 @@ def finish(report: dict[str, Any], as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(report) + "\n")
         return
-    for row in report["checks"]:
+    tell(report["checks"])
+
+
+def tell(checks: Sequence[dict[str, Any]]) -> None:
+    """Lines on stderr."""
+    for row in checks:
         limit = "" if row["limit"] is None else f"  (limit {row['limit']}: {'ok' if row['ok'] else 'MISSED'})"
         sys.stderr.write(f"{row['name']:<60} {row['value']:10.3f} {row['unit']}{limit}\n")

@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import arguments, at_least, check, finish, interleaved_ms, median, timed_ms
+from common import arguments, at_least, check, finish, interleaved_ms, median, tell, timed_ms
 from facrt.model.config import ChatConfig
 from facrt.runtime import _native
 from heads import (
@@ -88,20 +89,18 @@ def step_checks(config: ChatConfig, native: dict[str, Native], ms: dict[str, flo
     return checks
 
 
-def all_step_checks(
-    config: ChatConfig, native: dict[str, Native], forms: dict[str, Any], u: np.ndarray, lengths: list[int], rounds: int
+def checks_at(
+    config: ChatConfig, native: dict[str, Native], forms: dict[str, Any], u: np.ndarray, length: int, rounds: int
 ) -> Checks:
-    checks = []
-    for length in lengths:
-        position = length // GROUP
-        calls: dict[str, Callable[[], object]] = {}
-        for name, form in forms.items():
-            form.fill(u[:position])
-            calls[name] = lambda form=form: form.group(position, u[-1])  # noqa: B023
-            if name.startswith("native"):
-                calls[f"sweep of {name}"] = form.loop.read_weights
-        checks += step_checks(config, native, interleaved_ms(calls, rounds), length)
-    return checks
+    """A step of every form with that many sub-positions in its cache."""
+    position = length // GROUP
+    calls: dict[str, Callable[[], object]] = {}
+    for name, form in forms.items():
+        form.fill(u[:position])
+        calls[name] = lambda form=form: form.group(position, u[-1])
+        if name.startswith("native"):
+            calls[f"sweep of {name}"] = form.loop.read_weights
+    return step_checks(config, native, interleaved_ms(calls, rounds), length)
 
 
 def prefill_checks(config: ChatConfig, forms: dict[str, Any], u: np.ndarray, threads: int) -> Checks:
@@ -231,12 +230,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         native, forms = make_forms(options, head, config, folder)
-        checks = all_step_checks(config, native, forms, u, options.lengths, options.rounds)
-        checks += prefill_checks(config, forms, u[:PREFILL], options.threads)
-        checks += thread_checks(native, u, options.threads, options.rounds)
         integers = {precision: form for precision, form in native.items() if precision in ("fp32", "int8")}
-        checks += cache_checks(integers or native, u, options.threads, options.rounds)
-        checks += sampler_checks() + grouping_checks(native, folder)
+        checks: Checks = []
+        for part in (
+            *(partial(checks_at, config, native, forms, u, n, options.rounds) for n in options.lengths),
+            partial(prefill_checks, config, forms, u[:PREFILL], options.threads),
+            partial(thread_checks, native, u, options.threads, options.rounds),
+            partial(cache_checks, integers or native, u, options.threads, options.rounds),
+            sampler_checks,
+            partial(grouping_checks, native, folder),
+        ):
+            found = part()
+            checks += found
+            if options.json:  # it takes long, and what is stopped should not be lost
+                tell(found)
         isa = next(iter(native.values())).loop.isa
     finish({"isa": isa, "layers": options.layers, "threads": options.threads, "checks": checks}, options.json)
 

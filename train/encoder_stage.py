@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +33,19 @@ class EncoderTraining(nn.Module):
         self.register_buffer("table", model.backbone.embedding.weight.detach().clone())
 
     def id_scores(self, rows: Tensor) -> Tensor:
-        """Grouped rows [..., H] -> scores of text ids before softmax: the nearer its embedding, the likelier an id."""
-        nearness = 2 * rows @ self.table.T - self.table.square().sum(1)
-        return nearness * self.log_sharpness.exp()
+        """Grouped rows [..., H] -> scores of text ids before softmax."""
+        return id_scores(rows, self.table, self.log_sharpness)
 
     def dictation(self, spoken: Iterable[Spoken]) -> Dictation:
         """What the stages after this one go on to teach, with this stage's own way to read ids."""
-        self.requires_grad_(False)
-        return Dictation({item.audio: item.ids for item in spoken}, self.id_scores)
+        ids = {item.audio: item.ids for item in spoken}
+        return Dictation(ids, self.table, self.log_sharpness.detach())
+
+
+def id_scores(rows: Tensor, table: Tensor, log_sharpness: Tensor) -> Tensor:
+    """Grouped rows [..., H], embeddings [V, H] -> [..., V]: the nearer its embedding, the likelier an id."""
+    nearness = 2 * rows @ table.T - table.square().sum(1)
+    return nearness * log_sharpness.exp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,8 @@ class Dictation:
     """What is said in questions, taught beside their answers: answers alone say too little about what was misheard."""
 
     ids: Mapping[Path, Tensor]  # by audio, as in `Spoken`
-    scores: Callable[[Tensor], Tensor]  # grouped rows [positions, H] -> scores of text ids [positions, V]
+    table: Tensor  # [V, H], the base model's embeddings
+    log_sharpness: Tensor  # []
 
     def loss(self, heard: Sequence[tuple[Path, Tensor]]) -> tuple[Tensor, Figures]:
         """The mean over the groups of those audios whose ids are known; rows [num_groups, H] by audio."""
@@ -65,7 +71,9 @@ class Dictation:
         if not known:
             return torch.zeros(()), {}
         said, rows = (torch.cat(column) for column in zip(*known, strict=True))
-        scores, said = self.scores(rows).float(), said.to(rows.device)
+        device = rows.device
+        scores = id_scores(rows.float(), self.table.to(device), self.log_sharpness.to(device))
+        said = said.to(device)
         loss = F.cross_entropy(scores, said)
         return loss, {"ids": loss.detach(), "ids_right": _share_right(scores, said)}
 
