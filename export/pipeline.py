@@ -33,11 +33,10 @@ from ..quant.recipe import HIGH_PRECISION, Wish, read_wish
 from ..quant.schemes import SCHEMES, Scheme
 from ..runtime.bundle import Manifest, TableEntry, hash_files, open_bundle
 from ..runtime.engine import DEFAULT_MAX_POSITIONS
-from ..runtime.prompt import Prompter
 from ..staging import staged
 from . import native_head, passes, qdq, quantized, tables
 from .build import build_plans, open_build_library
-from .calibration import calibrate, read_questions
+from .calibration import calibrate, open_prompter, read_questions
 from .cost import is_quantized
 from .device_sampling import SpeechChoice, SpeechInput
 from .parity import compare, measure, refuse_too_short
@@ -47,7 +46,6 @@ from .trace import DecoderGraph, StepGraph, trace
 
 EXTERNAL_DATA_BYTES = 256 << 20  # a larger graph keeps its weights in a file beside it, which is memory-mapped
 EXPERTS = ("gate_up", "down")  # parameters of a mixture of experts
-TOKENIZER, TEMPLATE = "tokenizer.json", "chat_template.jinja"
 SMALL_BYTES = 256  # tensors up to this stay in the graph
 PRODUCTS = {"nbits": quantized.packed_product, "qdq": qdq.dequantized_product}
 ARITHMETIC = {"nbits": passes.store_as_float16, "qdq": passes.compute_in_float16}
@@ -95,11 +93,10 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
     recipe = wish.recipe(table)
     _refuse_quantized_experts(config.chat, recipe, target)
     model = open_model(source, *beside)
+    if request.verify:
+        refuse_too_short(open_prompter(model), target.keep(request.max_positions).positions)
     model = calibrate(model, recipe, questions, progress)
     with staged(request.out) as folder:
-        prompter = _write_prompter(model, folder)
-        if request.verify:
-            refuse_too_short(prompter, target.keep(request.max_positions).positions)
         manifest = _write(model, table, recipe, target, name, folder, request, progress)
         manifest.write(folder)
         if request.verify:
@@ -233,18 +230,10 @@ def open_model(folder: Path, detokenizer: Path | None = None, speech_tokenizer: 
         vocoder.config if vocoder else None,
         tokenizer.config if tokenizer else None,
     )
-    if not (folder / TOKENIZER).is_file():
-        raise CheckpointError(f"{folder / TOKENIZER} is missing; a text tokenizer in that form is needed")
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder / 'tokenizer.json'} is missing; a text tokenizer in that form is needed")
     template = _chat_template(folder)
     return OpenModel(folder, config, graphs, readers, chat, detokenizer, speech_tokenizer, flow, template)
-
-
-def _write_prompter(model: OpenModel, folder: Path) -> Prompter:
-    tokenizer, template = folder / TOKENIZER, folder / TEMPLATE
-    shutil.copyfile(model.folder / TOKENIZER, tokenizer)
-    if model.chat_template is not None:
-        template.write_text(model.chat_template, encoding="utf-8")
-    return Prompter(tokenizer, template if template.exists() else None, model.config.chat)
 
 
 def _write(
@@ -280,6 +269,9 @@ def _write(
         names, rows = _speakers(model.detokenizer, model.config.flow.speaker_dim)
         speakers = {name: i for i, name in enumerate(names)}
         entries["speakers"] = tables.write_array(rows, folder / "speakers.bin")
+    shutil.copyfile(model.folder / "tokenizer.json", folder / "tokenizer.json")
+    if model.chat_template is not None:
+        (folder / "chat_template.jinja").write_text(model.chat_template, encoding="utf-8")
     files = [path.name for path in folder.iterdir()]
     progress("exporting", "tables", sum((folder / entry.file).stat().st_size for entry in entries.values()))
     return Manifest(
@@ -295,8 +287,8 @@ def _write(
         graphs=graphs,
         native=native,
         tables=entries,
-        tokenizer=TOKENIZER,
-        chat_template=TEMPLATE if model.chat_template is not None else None,
+        tokenizer="tokenizer.json",
+        chat_template="chat_template.jinja" if model.chat_template is not None else None,
         system=request.system,
         sampling=read_sampling(model.folder),
         speakers=speakers,
@@ -389,7 +381,7 @@ def _speakers(folder: Path, speaker_dim: int) -> tuple[Sequence[str], np.ndarray
 
 
 def _chat_template(folder: Path) -> str | None:
-    path = folder / TEMPLATE
+    path = folder / "chat_template.jinja"
     if path.exists():
         return path.read_text(encoding="utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):

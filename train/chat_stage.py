@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +11,13 @@ from torch import Tensor, nn
 
 from ..model.generate import ChatModel
 from .compute import device_of, full_precision
-from .encoder_stage import Dictation
+from .encoder_stage import Dictation, Heard
 from .loop import Figures
 from .packed import PackedAttention, decode, encode_audios
 from .questions import QuestionStore, disturbed
 from .samples import IGNORED, Sample
 
 Draw = Callable[[torch.Generator], list[Sample]]  # one batch
-Heard = Sequence[tuple[Path, Tensor]]  # audios and their grouped rows [num_groups, H]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,12 @@ class ChatStage:
         recompute: bool = False,
         dictation: Dictation | None = None,
     ) -> None:
-        """`recompute`: gradient checkpointing of the backbone's and the speech head's layers."""
+        """A stage over batches as `draw` gives them.
+
+        Args:
+            recompute: gradient checkpointing of the backbone's and the speech head's layers.
+            dictation: what is said in the questions, to be taught as well.
+        """
         self.name, self.module = name, module
         self.draw, self._dictation = draw, dictation
         self._questions, self._disturb, self._recompute = questions, disturb, recompute
@@ -170,7 +173,7 @@ def _labels(sample: Sample) -> Tensor:
 
 
 IDLE_WEIGHT = 0.1  # of the head's tokens while nothing is spoken
-DICTATION_WEIGHT = 0.5
+DICTATION_WEIGHT = 0.5  # of what is said in questions, beside the answers
 
 
 def _share_right(logits: Tensor, labels: Tensor) -> Tensor:

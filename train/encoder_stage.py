@@ -37,7 +37,7 @@ class EncoderTraining(nn.Module):
         return id_scores(rows, self.table, self.log_sharpness)
 
     def dictation(self, spoken: Iterable[Spoken]) -> Dictation:
-        """What the stages after this one go on to teach, with this stage's own way to read ids."""
+        """What the stages after this one go on to teach; what reads the ids stays as it is."""
         ids = {item.audio: item.ids for item in spoken}
         return Dictation(ids, self.table, self.log_sharpness.detach())
 
@@ -57,6 +57,9 @@ class Spoken:
     ids: Tensor  # [num_groups] int64: the text id that is over in each group, or the pause
 
 
+Heard = Sequence[tuple[Path, Tensor]]  # audios and their grouped rows [num_groups, H]
+
+
 @dataclass(frozen=True, slots=True)
 class Dictation:
     """What is said in questions, taught beside their answers: answers alone say too little about what was misheard."""
@@ -65,8 +68,8 @@ class Dictation:
     table: Tensor  # [V, H], the base model's embeddings
     log_sharpness: Tensor  # []
 
-    def loss(self, heard: Sequence[tuple[Path, Tensor]]) -> tuple[Tensor, Figures]:
-        """The mean over the groups of those audios whose ids are known; rows [num_groups, H] by audio."""
+    def loss(self, heard: Heard) -> tuple[Tensor, Figures]:
+        """The mean [] over the groups of those audios whose ids are known, float32; 0 where none is."""
         known = [(self.ids[path], rows) for path, rows in heard if path in self.ids]
         if not known:
             return torch.zeros(()), {}

@@ -67,8 +67,9 @@ void seen_ids_are_penalised_once() {
     CHECK(sampler.pick(std::vector<float>{1.0f, 2.0f, 2.0f}, {.greedy = true}) == 1);
 }
 
-// Rows of several blocks; seen ids in all of them, whole blocks masked, penalties that lower and that raise.
-void long_rows_are_picked_as_short_ones() {
+// Long rows, part of them masked, the likeliest ids seen, penalties that lower and that raise: as if the row came
+// penalised.
+void seen_ids_are_picked_as_if_the_row_came_penalised() {
     for (const float penalty : {0.7f, 1.0f, 1.3f, 4.0f}) {
         for (std::size_t n = 500; n < 3000; n += 311) {
             std::vector<float> logits(n);
@@ -143,7 +144,7 @@ int main() {
     draws_follow_the_probabilities();
     top_k_and_top_p_keep_what_they_should();
     seen_ids_are_penalised_once();
-    long_rows_are_picked_as_short_ones();
+    seen_ids_are_picked_as_if_the_row_came_penalised();
     same_seed_same_ids();
     faults_are_refused();
 }
