@@ -31,13 +31,17 @@ def median(values: Sequence[float]) -> float:
     return float(np.median(values))
 
 
+REST_S = 0.1  # a runtime's threads spin on after a call: ONNX Runtime's were seen to for 60 ms, PyTorch's for 13
+
+
 def interleaved_ms(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Medians of several calls, taken in turn so that a machine's drift meets all of them."""
+    """Medians of several calls, taken in turn so that a machine's drift meets all of them, each after a rest."""
     for call in calls.values():
         call()
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(REST_S)
             samples[name].append(timed_ms(call))
     return {name: median(values) for name, values in samples.items()}
 

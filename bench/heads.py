@@ -11,19 +11,20 @@ import onnxruntime as ort
 import torch
 from facrt.export.native_head import write_native_head
 from facrt.export.passes import fill
+from facrt.export.quantized import Matrix, Reader, packed_product, quantize
 from facrt.export.targets import TARGETS
 from facrt.export.trace import DecoderGraph, trace
-from facrt.model.components import Cache, ModelConfig, components
+from facrt.model.components import Cache, Component, ModelConfig, components
 from facrt.model.config import AudioEncoderConfig, ChatConfig, DecoderConfig
 from facrt.model.settings import GenerationSettings
 from facrt.model.speech_head import RefinementLoop, SpeechHead
 from facrt.model.weights import LAZY_ELEMENTS
 from facrt.quant.packing import PACKINGS
+from facrt.quant.schemes import SCHEMES
 from facrt.runtime import _native
 from facrt.runtime.backend_ort import OrtGraph, StaticDecoder
 from facrt.runtime.sampling import SpeechSampling
 from facrt.runtime.speech_head import OnnxSpeechHead
-from matmulnbits import quantize_matmuls
 
 WIDE, CODEBOOK, GROUP = 4096, 6565, 5
 MAX_POSITIONS = 512
@@ -130,23 +131,34 @@ def run_prefill(loop: _native.SpeechHeadLoop, u: np.ndarray) -> list[int]:
     return loop.prefill(u, sampling.sampler, **sampling.options)
 
 
-class FileBackend:
-    """What `OnnxSpeechHead` asks of a backend, over graphs in a folder; matrices in `precision`."""
+class TracedHead:
+    """The head's graphs before their matrices are there, for every precision of ONNX Runtime."""
 
-    def __init__(self, head: RandomHead, config: ChatConfig, precision: str, folder: Path, threads: int) -> None:
+    def __init__(self, head: RandomHead, config: ChatConfig) -> None:
         table = components(ModelConfig(config), Cache(TARGETS["cpu"].cache))
-        self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = threads
-        self._loaded: dict[str, Any] = {}
+        lengths = {"groups": 3, "positions": 3, "frames": 24, "rows": 1}
+        self.config = config
+        self.parts: dict[str, tuple[onnx_ir.Model, dict[str, Reader], Component]] = {}
         for name, module in (("speech_upsampling", head.module.upsample), ("speech_head", head.module)):
             component = table[name]
             traced = DecoderGraph(module, TARGETS["cpu"]) if component.states else module
             readers = {n: head.readers[id(p)] for n, p in traced.named_parameters() if id(p) in head.readers}
-            lengths = {"groups": 3, "positions": 3, "frames": 24, "rows": 1}
-            graph = trace(traced, component, TARGETS["cpu"], lengths, set(readers))
-            if precision != "fp32":
-                quantize_matmuls(graph, readers, precision)
-            fill(graph, readers)
+            self.parts[name] = (trace(traced, component, TARGETS["cpu"], lengths, set(readers)), readers, component)
+
+
+class FileBackend:
+    """What `OnnxSpeechHead` asks of a backend, over graphs in a folder; matrices in `precision`."""
+
+    def __init__(self, traced: TracedHead, precision: str, folder: Path, threads: int) -> None:
+        self._options = ort.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._loaded: dict[str, Any] = {}
+        for name, (traced_graph, readers, component) in traced.parts.items():
+            graph = traced_graph.clone()
+            if precision == "fp32":
+                fill(graph, readers)
+            else:
+                quantize(graph, {n: Matrix(SCHEMES[precision], r) for n, r in readers.items()}, packed_product)
             path = folder / f"{name}.onnx"
             onnx_ir.save(graph, path, external_data=f"{path.name}.data")
             self._loaded[name] = (ort.InferenceSession(path, self._options), component)
@@ -171,9 +183,9 @@ class RandomTable:
 
 
 class Onnx:
-    def __init__(self, head: RandomHead, config: ChatConfig, precision: str, folder: Path, threads: int) -> None:
-        backend: Any = FileBackend(head, config, precision, folder, threads)
-        self.head = OnnxSpeechHead(backend, RandomTable(), config, MAX_POSITIONS)  # type: ignore[arg-type]
+    def __init__(self, traced: TracedHead, precision: str, folder: Path, threads: int) -> None:
+        backend: Any = FileBackend(traced, precision, folder, threads)
+        self.head = OnnxSpeechHead(backend, RandomTable(), traced.config, MAX_POSITIONS)  # type: ignore[arg-type]
 
     def group(self, position: int, u: np.ndarray) -> None:
         self.head.truncate(position)
@@ -195,6 +207,9 @@ class Reference:
             self._loop.group(torch.from_numpy(u)[None].to(self._dtype), lambda logits, _: int(logits.argmax()))
 
     def fill(self, u: np.ndarray) -> None:
-        self._loop.attend.truncate(0)
-        with torch.inference_mode():
-            self._loop.prefill(torch.from_numpy(u).to(self._dtype), lambda logits, _: int(logits.argmax()))
+        """Random keys and values: a prompt takes minutes where the processor has no bfloat16 products."""
+        attend, config = self._loop.attend, self._loop.attend.config
+        attend.length = GROUP * len(u)
+        for layer in range(config.num_layers):
+            rows = torch.randn(attend.length, config.num_kv_heads, config.head_dim, dtype=self._dtype)
+            attend._keys[layer] = attend._values[layer] = rows

@@ -6,6 +6,7 @@ import argparse
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import numpy as np
 import soxr
 from common import arguments, check, finish, median
 from facrt.runtime.audio import read_audio
+from facrt.runtime.conversation import Conversation
 from facrt.runtime.engine import Engine, load
 from facrt.runtime.events import AudioChunk, TurnEnded
 from facrt.runtime.metrics import PHASES
 
-QUESTION = Path(__file__).parent.parent / "docs" / "questions" / "what-is-seven-plus-eight.wav"
+QUESTIONS = sorted((Path(__file__).parent.parent / "docs" / "questions").glob("*.wav"))
 FEED_SAMPLES = 320  # 20 ms at 16 kHz
 RATE_HZ = 16_000
 
@@ -61,21 +63,67 @@ def whole(engine: Engine, pcm: np.ndarray, options: dict[str, Any]) -> dict[str,
     return {"heard": timings.encode_ms, "prefill": prefill, "generated": prefill + steps_ms, "done": timings.total_ms}
 
 
-def silenced_ms(engine: Engine, options: dict[str, Any], after_s: float) -> float | None:
-    """From an interrupt, so long after an answer's beginning, to its last event; None where the answer was quicker."""
-    talk, called = engine.conversation(), []
+@dataclass
+class Cut:
+    """What an interrupt at one moment of an answer led to."""
 
-    def cut_in() -> None:
+    silenced_ms: float  # until the last event
+    kept: bool  # the history holds the words of the speech groups that began to be played
+    goes_on: bool  # the next turn's ids are those of a fresh conversation with that history
+
+
+def cut_in(engine: Engine, options: dict[str, Any], after_s: float, share: float) -> Cut | None:
+    """Interrupts an answer after a while, when a share of its sound was played; None where the answer was quicker."""
+    talk = engine.conversation()
+    called: list[float] = []
+    handed_ms = played_ms = 0.0
+
+    def interrupt() -> None:
+        nonlocal played_ms
+        played_ms = share * handed_ms
         called.append(time.perf_counter())
-        talk.interrupt()
+        talk.interrupt(played_ms)
 
-    timer = threading.Timer(after_s, cut_in)
+    timer = threading.Timer(after_s, interrupt)
     timer.start()
-    *_, last = talk.stream(text="Tell me about the museum.", **options)
+    last: Any = None
+    for last in talk.stream(text="When does the museum open?", **options):
+        if isinstance(last, AudioChunk):
+            handed_ms += last.duration_ms
     end = time.perf_counter()
     timer.join()
     assert isinstance(last, TurnEnded)
-    return (end - called[0]) * 1e3 if last.reason == "interrupted" else None
+    if last.reason != "interrupted":
+        return None
+    kept = engine.prompter.decode(last.text_ids[: ids_heard(engine, last.speech_ids, played_ms)])
+    text = talk.messages[-1].text if talk.messages[-1].role == "assistant" else ""
+    return Cut((end - called[0]) * 1e3, text == kept, next_ids(talk) == fresh_ids(engine, talk))
+
+
+def ids_heard(engine: Engine, speech_ids: list[int], played_ms: float) -> int:
+    """Text ids up to the one beside the last speech group that began to be played; <|audio_bos|> is before them."""
+    size = engine.config.group_size
+    codes = [
+        sum(0 <= i < engine.config.num_codes for i in speech_ids[at : at + size])
+        for at in range(0, len(speech_ids), size)
+    ]
+    begins_ms = np.cumsum([0, *codes])[:-1] * 40
+    begun = int((begins_ms < played_ms).sum())
+    return 1 + begun if begun else 0
+
+
+def next_ids(talk: Conversation) -> tuple[list[int], list[int]]:
+    *_, last = talk.stream(text="Thank you.", greedy=True, max_steps=3)
+    assert isinstance(last, TurnEnded)
+    return last.text_ids, last.speech_ids
+
+
+def fresh_ids(engine: Engine, talk: Conversation) -> tuple[list[int], list[int]]:
+    """The newest turn again by an engine with nothing in its caches."""
+    engine.loop.forget()
+    reply = engine.answer(talk.messages[:-1], synthesize=False, greedy=True, max_steps=3)
+    engine.loop.forget()
+    return reply.text_ids, reply.speech_ids
 
 
 def medians(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -85,7 +133,7 @@ def medians(rows: list[dict[str, float]]) -> dict[str, float]:
 def main() -> None:
     parser: argparse.ArgumentParser = arguments(__doc__)
     parser.add_argument("--bundle", type=Path, help="default: nano, exported anew (needs facrt[export])")
-    parser.add_argument("--audio", type=Path, nargs="+", default=[QUESTION], help="spoken questions")
+    parser.add_argument("--audio", type=Path, nargs="+", default=QUESTIONS, help="spoken questions")
     parser.add_argument("--questions", type=int, default=50)
     parser.add_argument("--steps", type=int, default=25, help="backbone steps of each answer (5 a second)")
     parser.add_argument("--interrupts", type=int, default=200, help="at random moments of answers")
@@ -107,8 +155,9 @@ def main() -> None:
         pairs = [(streamed(engine, long, options), whole(engine, long, options)) for _ in range(5)]
         random = np.random.default_rng(1)
         full = median([row["done"] for row in rows]) / 1e3
-        cuts = [silenced_ms(engine, options, random.uniform(0, full)) for _ in range(given.interrupts)]
-        silenced = [ms for ms in cuts if ms is not None]
+        moments = [(random.uniform(0, full), random.uniform(0, 1)) for _ in range(given.interrupts)]
+        tried = [cut_in(engine, options, after_s, share) for after_s, share in moments]
+        cuts = [cut for cut in tried if cut is not None]
     live, ten = medians(rows), medians([a for a, _ in pairs])
     at_once = medians([b for _, b in pairs])
     factor = median([row["speaking_ms"] / 1e3 / row["speech_seconds"] for row in rows if row["speech_seconds"]])
@@ -117,12 +166,14 @@ def main() -> None:
         check("end of speech to first text", live["first_text"], "ms", 150),
         check("real-time factor of speaking", factor, "ratio", 0.5),
         check("10 s question: first audio streamed / whole", ten["first_audio"] / at_once["done"], "ratio", 1 / 3),
-        check("interrupt to silence, longest", max(silenced, default=0.0), "ms", 100),
+        check("interrupt to silence, longest", max((cut.silenced_ms for cut in cuts), default=0.0), "ms", 100),
+        check("interrupts after which the history is not what was played", sum(not c.kept for c in cuts), "turns", 0),
+        check("interrupts after which the next turn's ids differ", sum(not c.goes_on for c in cuts), "turns", 0),
     ]
     report = {
         "questions": len(rows), "seconds": [len(pcm) / RATE_HZ for pcm in spoken], "steps": given.steps,
-        "median_ms": live, "interrupts": {"tried": len(cuts), "in_time": len(silenced),
-        "median_ms": median(silenced) if silenced else 0.0},
+        "median_ms": live, "interrupts": {"tried": len(tried), "in_time": len(cuts),
+        "median_ms": median([cut.silenced_ms for cut in cuts]) if cuts else 0.0},
         "ten_seconds": {"streamed_ms": ten, "whole_ms": at_once}, "checks": checks,
     }  # fmt: skip
     finish(report, given.json)

@@ -9,8 +9,9 @@
 
 namespace facrt {
 
-// A fixed number of threads, the caller's among them, that take items of a loop as they come free. Waiting threads
-// spin for a moment, then sleep. A thread that is not scheduled holds nobody up unless it has begun an item.
+// A fixed number of threads, the caller's among them. Each takes the items of its own stretch of a loop from the front,
+// so that it reads memory in order, and then those that others have left, from the back. Waiting threads spin for a
+// moment, then sleep. A thread that is not scheduled holds nobody up unless it has begun a turn.
 class ThreadPool {
   public:
     explicit ThreadPool(std::size_t num_threads);  // >= 1, else std::invalid_argument
@@ -38,8 +39,13 @@ class ThreadPool {
   private:
     using Range = void (*)(void* context, std::size_t first, std::size_t last, std::size_t thread);
 
+    // A thread's stretch of turns; other threads' stretches are on other lines of the cache.
+    struct alignas(64) Stretch {
+        std::atomic<std::uint64_t> left{0};  // end << 32 | first
+    };
+
     void run_turns(std::size_t num_items, std::size_t grain, Range range, void* context);
-    bool take_turn(std::size_t thread);
+    bool take_turns(std::size_t thread);
     void work(std::size_t thread);
 
     // The job's fields are read only by a thread that has claimed a turn of it, so they cannot change meanwhile.
@@ -47,7 +53,7 @@ class ThreadPool {
     void* context_ = nullptr;
     std::size_t num_items_ = 0;
     std::size_t grain_ = 1;
-    alignas(64) std::atomic<std::uint64_t> claims_{0};    // turns << 32 | next turn
+    std::vector<Stretch> stretches_;
     alignas(64) std::atomic<std::uint64_t> num_done_{0};  // turns
     alignas(64) std::atomic<std::uint32_t> posts_{0};     // what sleepers wait for
     std::atomic<std::uint32_t> num_sleepers_{0};

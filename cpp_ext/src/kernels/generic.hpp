@@ -44,17 +44,18 @@ struct Products {
         L::store(y + row * y_stride + part * L::width, value);
     }
 
-    // One or two rows wait for memory: what they need a page later is asked for now, since a processor's own
-    // prefetching ends with the page. More rows find the tile in the cache.
-    template <int num>
+    // One or two rows wait for memory: what they need `distance` bytes later is asked for now, since a processor's own
+    // prefetching ends with the page. More rows find the tile in the cache. Measured, as are the distances: the fewer
+    // instructions a line of the cache takes, the further a processor looks ahead by itself.
+    template <int num, std::size_t distance>
     static void fetch_ahead(const std::byte* w) {
-        constexpr std::size_t page = 4096;
-        if constexpr (num <= 2) __builtin_prefetch(w + page);
+        if constexpr (num <= 2 && distance > 0) __builtin_prefetch(w + distance);
     }
+    static constexpr std::size_t integers_ahead = 2048;
 
     // Two chains per row, even and odd columns.
     struct Float32 {
-        static constexpr std::size_t pair_bytes = 128;
+        static constexpr std::size_t pair_bytes = 128, ahead = 0;
         static void pair(const std::byte* w, std::size_t part, F& even, F& odd) {
             const auto* lanes = reinterpret_cast<const float*>(w) + part * L::width;
             even = L::load(lanes);
@@ -62,14 +63,14 @@ struct Products {
         }
     };
     struct Float16 {
-        static constexpr std::size_t pair_bytes = 64;
+        static constexpr std::size_t pair_bytes = 64, ahead = 1024;
         static void pair(const std::byte* w, std::size_t part, F& even, F& odd) {
             even = L::load_half(w + part * 2 * L::width);
             odd = L::load_half(w + part * 2 * L::width + 2 * tile_rows);
         }
     };
     struct Bfloat16 {
-        static constexpr std::size_t pair_bytes = 64;
+        static constexpr std::size_t pair_bytes = 64, ahead = 1024;
         static void pair(const std::byte* w, std::size_t part, F& even, F& odd) {
             const B bytes = L::load_bytes(w + part * 4 * L::width);
             even = L::bfloat_even(bytes);
@@ -89,7 +90,7 @@ struct Products {
                 row[s] = x.values + (first + static_cast<std::size_t>(s)) * x.stride;
             }
             for (std::size_t k = 0; k < cols; k += 2, w += Format::pair_bytes) {
-                for (std::size_t line = 0; line < Format::pair_bytes; line += 64) fetch_ahead<num>(w + line);
+                fetch_ahead<num, Format::ahead>(w);
                 F w_even, w_odd;
                 Format::pair(w, part, w_even, w_odd);
                 for (int s = 0; s < num; ++s) {
@@ -109,7 +110,7 @@ struct Products {
         for (int s = 0; s < num; ++s) sum[s] = L::start_int8(in.sums[s][g]);
         for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 4, w += 64) {
             const B bytes = L::load_bytes(w);
-            fetch_ahead<num>(w);
+            fetch_ahead<num, integers_ahead>(w);
             for (int s = 0; s < num; ++s) {
                 sum[s] = L::dot_int8(sum[s], bytes, load_as<std::int32_t>(in.q[s] + k));
             }
@@ -121,7 +122,7 @@ struct Products {
         for (int s = 0; s < num; ++s) sum[s] = L::start_uint4(-8 * in.sums[s][g]);
         for (std::size_t k = g * group_cols; k < (g + 1) * group_cols; k += 8, w += 64) {
             const B bytes = L::load_bytes(w);
-            fetch_ahead<num>(w);
+            fetch_ahead<num, integers_ahead>(w);
             const B low = L::low_halves(bytes), high = L::high_halves(bytes);
             for (int s = 0; s < num; ++s) {
                 sum[s] = L::dot_uint4(sum[s], low, load_as<std::int32_t>(in.q[s] + k));
@@ -328,21 +329,33 @@ struct Generic {
     static std::size_t find_at_least(const float* x, std::size_t n, float least, std::uint32_t* places) {
         const F limit = V::broadcast(least);
         std::size_t count = 0, i = 0;
-        for (; i + 16 <= n; i += 16) {
-            const auto first = static_cast<std::uint32_t>(i);
-            std::uint32_t found = V::at_least(V::load(x + i), limit);
-            if (found == 0xffff) {
-                for (std::uint32_t lane = 0; lane < 16; ++lane) places[count + lane] = first + lane;
-                count += 16;
-                continue;
+        for (; i + 64 <= n; i += 64) {
+            std::uint64_t found = 0;
+            for (std::size_t j = 0; j < 4; ++j) {
+                found |= static_cast<std::uint64_t>(V::at_least(V::load(x + i + 16 * j), limit)) << 16 * j;
             }
-            for (; found != 0; found &= found - 1) {
-                places[count++] = first + static_cast<std::uint32_t>(__builtin_ctz(found));
-            }
+            count += write_places(found, static_cast<std::uint32_t>(i), places + count);
         }
         for (; i < n; ++i) {
             places[count] = static_cast<std::uint32_t>(i);
             count += x[i] >= least ? 1 : 0;
+        }
+        return count;
+    }
+
+    // The bits of found as places from `first` on, in steps of four: how many there are can be guessed more often. What
+    // is written behind the last one has no meaning.
+    static std::size_t write_places(std::uint64_t found, std::uint32_t first, std::uint32_t* places) {
+        if (found == ~std::uint64_t{0}) {
+            for (std::uint32_t lane = 0; lane < 64; ++lane) places[lane] = first + lane;
+            return 64;
+        }
+        constexpr std::uint64_t never_zero = std::uint64_t{1} << 63;  // of zero nothing could be counted
+        const auto count = static_cast<std::size_t>(__builtin_popcountll(found));
+        for (std::size_t written = 0; written < count; written += 4) {
+            for (std::size_t lane = 0; lane < 4; ++lane, found &= found - 1) {
+                places[written + lane] = first + static_cast<std::uint32_t>(__builtin_ctzll(found | never_zero));
+            }
         }
         return count;
     }
