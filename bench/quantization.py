@@ -69,7 +69,7 @@ def held_out(data: Path | None, count: int) -> list[Array]:
 
 
 def calls(engine: Engine) -> dict[str, Callable[[], object]]:
-    """What is timed: a backbone step, a native group, two seconds heard, one flow step of two seconds."""
+    """What is timed: a backbone step, a native group, two seconds heard, two seconds from codes to sound."""
     wide, random = engine.config.text.hidden_size, np.random.default_rng(0)
     rows = random.standard_normal((CACHED, wide)).astype(np.float32)
     sampling = SpeechSampling(GenerationSettings())
@@ -90,11 +90,9 @@ def calls(engine: Engine) -> dict[str, Callable[[], object]]:
     timed: dict[str, Callable[[], object]] = {
         "backbone step": step, "speech group": group, "hearing 2 s": lambda: engine.hearing.encode(pcm),
     }  # fmt: skip
-    detokenizer = engine.detokenizer
-    if detokenizer is not None:
-        mel = np.zeros((2, 80, 100), np.float32)
-        spk, t, chunk = np.zeros((2, 80), np.float32), np.full(2, 0.3, np.float32), np.array(100)
-        timed["flow step 2 s"] = lambda: detokenizer.estimator(mel, mel, t, spk, mel, chunk)
+    if engine.detokenizer is not None:
+        codes = np.random.default_rng(1).integers(0, engine.config.num_codes, 50).tolist()
+        timed["sound of 2 s"] = lambda: engine.synthesize(codes)
     return timed
 
 

@@ -351,11 +351,12 @@ def _matrices(
     kept = HIGH_PRECISION.get(component, ())
     layers = [name for name, layer in traced.named_modules() if isinstance(layer, nn.Linear)]
     names = [f"{name}.weight" if name else "weight" for name in layers]  # a component may be one layer
+    wrapper = "module." if isinstance(traced, DecoderGraph) else ""  # statistics have the component's own names
     return {
         name: quantized.Matrix(
             scheme,
             readers.get(name) or _in_memory(traced, name),
-            model.input_scales.get(f"{component}/{name.removeprefix('module.')}"),
+            model.input_scales.get(f"{component}/{name.removeprefix(wrapper)}"),
         )
         for name in names
         if not set(name.split(".")) & set(kept)

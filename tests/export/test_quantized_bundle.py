@@ -17,6 +17,7 @@ from facrt.export.parity import question
 from facrt.export.pipeline import ExportRequest, export, open_model, write_graph
 from facrt.export.targets import TARGETS
 from facrt.model.components import Cache, components
+from facrt.quant.recipe import HIGH_PRECISION
 from facrt.runtime.bundle import Manifest, open_bundle
 from facrt.runtime.engine import load
 from goldens import DETOKENIZER, LM
@@ -111,6 +112,19 @@ def test_every_scheme_runs_as_a_graph(
         for path in (tmp_path / "head.onnx", golden_bundle / "speech_head.onnx")
     )
     assert 0 < np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < SCHEMES[scheme]
+
+
+def test_static_activations_in_the_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    recipe = {"flow_estimator": "w8a8"}
+    model = calibrate(open_model(LM / "model", DETOKENIZER / "model"), recipe, [question(1.0)], lambda *_: None)
+    row = components(model.config, Cache("static"))["flow_estimator"]
+    write_graph(model, row, "w8a8", TARGETS["cpu"], tmp_path / "flow.onnx")
+    names = [value.name for value in onnx.load(tmp_path / "flow.onnx").graph.initializer]
+    kept = set(HIGH_PRECISION["flow_estimator"])
+    rounded = [name for name in model.input_scales if not set(name.split("/")[1].split(".")) & kept]
+    assert rounded
+    assert sum(name.endswith(".input_scale") for name in names) == len(rounded)
 
 
 def test_no_chart_of_what_is_not_quantized(golden_bundle: Path, facrt: Any, tmp_path: Path) -> None:
