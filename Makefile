@@ -17,7 +17,7 @@ demo: out/demo/bundle/manifest.json
 	@printf '\nThe answers are in out/demo/, the last one also as answer.wav\n'
 
 out/demo/bundle/manifest.json: $(VENV)/.export
-	$(BIN)/facrt export nano --out out/demo/bundle
+	$(BIN)/facrt export nano --precision int8 --out out/demo/bundle
 
 test: test-cpp test-aarch64
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
