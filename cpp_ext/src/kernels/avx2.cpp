@@ -14,6 +14,7 @@ struct FewRows : Avx2Lanes {
 struct Avx2 : Paired<FewRows> {
     using Block = Avx2Lanes;
     static constexpr int block_rows = 4;
+    static constexpr int chain_rows = 6;
     static constexpr int num_sums = 8;
 };
 

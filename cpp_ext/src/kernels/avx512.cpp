@@ -13,6 +13,7 @@ struct Avx512 {
     using Block = Avx512;
     static constexpr std::size_t width = 16;
     static constexpr int block_rows = 8;
+    static constexpr int chain_rows = 0;
     static constexpr int num_sums = 16;
 
     static F zero() { return _mm512_setzero_ps(); }

@@ -20,6 +20,7 @@ template <class Instruction>
 struct AvxVnni : Paired<AvxVnniLanes<Instruction>> {
     using Block = AvxVnniLanes<Instruction>;
     static constexpr int block_rows = 4;
+    static constexpr int chain_rows = 6;
     static constexpr int num_sums = 8;
 };
 

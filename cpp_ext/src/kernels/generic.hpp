@@ -104,6 +104,39 @@ struct Products {
         }
     };
 
+    // FloatProduct with one chain after the other, for as many rows as leave no registers for both.
+    template <class Format>
+    struct FloatChains {
+        template <int num>
+        static void rows(const std::byte* w, std::size_t part, std::size_t cols, const Rows& x, std::size_t first,
+                         float* y, std::size_t y_stride) {
+            F even[num], odd[num];
+            chain<num, 0>(w, part, cols, x, first, even);
+            chain<num, 1>(w, part, cols, x, first, odd);
+            for (int s = 0; s < num; ++s) {
+                store(y, y_stride, first + static_cast<std::size_t>(s), part, L::add(even[s], odd[s]));
+            }
+        }
+
+        // total = the products of the even columns, or of the odd ones.
+        template <int num, int which>
+        static void chain(const std::byte* w, std::size_t part, std::size_t cols, const Rows& x, std::size_t first,
+                          F* total) {
+            F sum[num];
+            const float* row[num];
+            for (int s = 0; s < num; ++s) {
+                sum[s] = L::zero();
+                row[s] = x.values + (first + static_cast<std::size_t>(s)) * x.stride + which;
+            }
+            for (std::size_t k = 0; k < cols; k += 2, w += Format::pair_bytes) {
+                F weights[2];
+                Format::pair(w, part, weights[0], weights[1]);
+                for (int s = 0; s < num; ++s) sum[s] = L::fma(weights[which], L::broadcast(row[s][k]), sum[s]);
+            }
+            for (int s = 0; s < num; ++s) total[s] = sum[s];
+        }
+    };
+
     // sum = the integer products of group g: 32 columns, whose weights begin at w.
     template <int num>
     static void sum_int8(const std::byte* w, const QuantizedRows<num>& in, std::size_t g, I* sum) {
@@ -201,7 +234,8 @@ struct Products {
     }
 };
 
-// An instruction set: V's 16 lanes for everything; many rows at once by V::Block's lanes, V::block_rows at a time.
+// An instruction set: V's 16 lanes for everything; many rows at once by V::Block's lanes, V::block_rows at a time, or
+// in floats, where V::chain_rows is not 0, so many rows by V's lanes and one chain after the other.
 template <class V>
 struct Generic {
     using F = typename V::F;
@@ -212,8 +246,12 @@ struct Generic {
     static void product(const std::byte* tile, std::size_t cols, const Rows& x, float* y, std::size_t y_stride) {
         using Wide = Products<V>;
         using Block = Products<typename V::Block>;
-        std::size_t first =
-            Block::template rows<typename Of::template In<Block>, V::block_rows>(tile, cols, x, 0, y, y_stride);
+        std::size_t first = 0;
+        if constexpr (V::chain_rows > 0 && Of::is_float) {
+            first =
+                Wide::template rows<typename Of::template Chains<Wide>, V::chain_rows>(tile, cols, x, 0, y, y_stride);
+        }
+        first = Block::template rows<typename Of::template In<Block>, V::block_rows>(tile, cols, x, first, y, y_stride);
         if constexpr (V::block_rows > 4) {
             first = Block::template rows<typename Of::template In<Block>, 4>(tile, cols, x, first, y, y_stride);
         }
@@ -222,23 +260,34 @@ struct Generic {
     }
 
     struct Fp32 {
+        static constexpr bool is_float = true;
         template <class P>
         using In = typename P::template FloatProduct<typename P::Float32>;
+        template <class P>
+        using Chains = typename P::template FloatChains<typename P::Float32>;
     };
     struct Fp16 {
+        static constexpr bool is_float = true;
         template <class P>
         using In = typename P::template FloatProduct<typename P::Float16>;
+        template <class P>
+        using Chains = typename P::template FloatChains<typename P::Float16>;
     };
     struct Bf16 {
+        static constexpr bool is_float = true;
         template <class P>
         using In = typename P::template FloatProduct<typename P::Bfloat16>;
+        template <class P>
+        using Chains = typename P::template FloatChains<typename P::Bfloat16>;
     };
     struct Int8 {
+        static constexpr bool is_float = false;
         template <class P>
         using In = typename P::Int8Product;
     };
     template <std::size_t block>
     struct Int4 {
+        static constexpr bool is_float = false;
         template <class P>
         using In = typename P::template Int4Product<block>;
     };

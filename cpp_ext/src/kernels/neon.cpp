@@ -6,6 +6,7 @@ namespace {
 struct Neon : Paired<Paired<NeonLanes>> {
     using Block = Paired<NeonLanes>;
     static constexpr int block_rows = 4;
+    static constexpr int chain_rows = 0;
     static constexpr int num_sums = 8;
 };
 

@@ -15,6 +15,7 @@ using Four = QuantizedRows<4>;
 struct I8mm : Paired<Eight> {
     using Block = Eight;
     static constexpr int block_rows = 4;
+    static constexpr int chain_rows = 0;
     static constexpr int num_sums = 8;
 };
 

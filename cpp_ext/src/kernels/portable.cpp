@@ -21,6 +21,7 @@ struct Portable {
     using Block = Portable;
     static constexpr std::size_t width = 16;
     static constexpr int block_rows = 2;
+    static constexpr int chain_rows = 0;
     static constexpr int num_sums = 2;
 
     template <class Function>
