@@ -185,7 +185,8 @@ class RandomTable:
 class Onnx:
     def __init__(self, traced: TracedHead, precision: str, folder: Path, threads: int) -> None:
         backend: Any = FileBackend(traced, precision, folder, threads)
-        self.head = OnnxSpeechHead(backend, RandomTable(), traced.config, MAX_POSITIONS)  # type: ignore[arg-type]
+        table: Any = RandomTable()
+        self.head = OnnxSpeechHead(backend, table, traced.config, MAX_POSITIONS)
 
     def group(self, position: int, u: np.ndarray) -> None:
         self.head.truncate(position)
