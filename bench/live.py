@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import soxr
-from common import arguments, check, finish, median
+from common import arguments, at_least, check, finish, median
 from facrt.runtime.audio import read_audio
 from facrt.runtime.conversation import Conversation
 from facrt.runtime.engine import Engine, load
@@ -170,6 +170,7 @@ def main() -> None:
         check("end of speech to first text", live["first_text"], "ms", 150),
         check("real-time factor of speaking", factor, "ratio", 0.5),
         check("10 s question: first audio streamed / whole", ten["first_audio"] / at_once["done"], "ratio", 1 / 3),
+        at_least("interrupts that came within an answer", len(cuts), "turns", given.interrupts // 2),
         check("interrupt to silence, longest", max((cut.silenced_ms for cut in cuts), default=0.0), "ms", 100),
         check("interrupts after which the history is not what was played", sum(not c.kept for c in cuts), "turns", 0),
         check("interrupts after which the next turn's ids differ", sum(not c.goes_on for c in cuts), "turns", 0),
