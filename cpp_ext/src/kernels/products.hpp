@@ -2,7 +2,7 @@
 
 #include "kernels.hpp"
 
-// Products of a tile, written once over lanes: L::width float lanes F, as many int32 lanes I, four times as many bytes B.
+// Products of a tile, written once over lanes: L::width floats F, as many int32 I, four times as many bytes B.
 namespace facrt::kernels {
 
 namespace {
