@@ -37,16 +37,27 @@ void dispatch(DType dtype, Visit visit) {
     }
 }
 
+// Rows lie anywhere in the table, and a processor's own prefetching begins anew on each page. Addresses behind the
+// table's end are harmless.
+void fetch(const std::byte* bytes, std::size_t size) {
+    for (std::size_t i = 0; i < size; i += 64) __builtin_prefetch(bytes + i);
+}
+
 // Calls finish(first column, means of columns first .. first + count) tile by tile.
 template <DType dtype, class Finish>
 void mean_of_rows(const std::byte* table, std::size_t cols, std::span<const std::int64_t> ids, Finish finish) {
+    constexpr std::size_t tile_bytes = tile_cols * itemsize_bytes(dtype);
     const auto num_rows = static_cast<float>(ids.size());
+    for (const std::int64_t id : ids) {
+        fetch(table + static_cast<std::size_t>(id) * cols * itemsize_bytes(dtype), tile_bytes);
+    }
     std::array<float, tile_cols> sum;
     for (std::size_t first = 0; first < cols; first += tile_cols) {
         const std::size_t count = std::min(tile_cols, cols - first);
         std::fill_n(sum.begin(), count, 0.0f);
         for (const std::int64_t id : ids) {
             const std::byte* row = table + (static_cast<std::size_t>(id) * cols + first) * itemsize_bytes(dtype);
+            fetch(row + tile_bytes, tile_bytes);  // of the next tile
             for (std::size_t c = 0; c < count; ++c) sum[c] += load<dtype>(row + c * itemsize_bytes(dtype));
         }
         for (std::size_t c = 0; c < count; ++c) sum[c] /= num_rows;

@@ -12,7 +12,7 @@
 namespace facrt {
 namespace {
 
-constexpr std::size_t prefill_rows = 160;  // sub-vectors per pass over the weights, about
+constexpr std::size_t prefill_rows = 640;  // sub-vectors per pass over the weights, about
 constexpr std::size_t most_positions = std::size_t{1} << 24;
 
 std::size_t positions_per_block(const SpeechHeadDims& dims) {
