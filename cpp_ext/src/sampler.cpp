@@ -202,9 +202,12 @@ std::int64_t Sampler::pick(std::span<const float> logits, const SamplingOptions&
     const Added added(is_seen_, also_seen);
     const float margin = options.greedy ? 0.0f : options.temperature * negligible_after(logits.size());
     const auto [peak, count] = keep_possible(logits, margin, options.repetition_penalty);
-    if (options.greedy) return static_cast<std::int64_t>(ids_[0]);
-
     const auto scores = std::span<const float>(scores_).first(count);
+    if (options.greedy) {
+        return static_cast<std::int64_t>(
+            ids_[static_cast<std::size_t>(std::ranges::find(scores, peak) - scores.begin())]);
+    }
+
     const auto weights = std::span(weights_).first(count);
     const bool has_top_k = options.top_k > 0 && options.top_k < std::ssize(scores);
     const float least = has_top_k ? kth_largest(scores, options.top_k, keys_) : minus_infinity;
@@ -222,8 +225,8 @@ void Sampler::make_room(std::size_t n) {
     keys_.resize(n);
 }
 
-// Writes the penalised logits within `margin` of the largest of them to scores_, and whose they are to ids_: none is
-// copied that cannot be drawn.
+// Writes penalised logits to scores_, and whose they are to ids_: all within `margin` of the largest of them, and few
+// others.
 Sampler::Possible Sampler::keep_possible(std::span<const float> logits, float margin, float penalty) {
     float peak = largest(logits), expected = peak;
     std::size_t count = 0;
@@ -231,20 +234,23 @@ Sampler::Possible Sampler::keep_possible(std::span<const float> logits, float ma
         expected = peak;
         const float least = least_logit(expected - margin, penalty);
         count = chosen_kernels().find_at_least(logits.data(), logits.size(), least, ids_.data());
-        for (std::size_t i = 0; i < count; ++i) {
-            const std::size_t id = ids_[i];
-            const float choices[2] = {logits[id], penalised(logits[id], penalty)};
-            scores_[i] = choices[is_seen_[id]];
-        }
+        penalise(logits, count, penalty);
         peak = largest(std::span<const float>(scores_).first(count));
     } while (peak < expected);
-    std::size_t kept = 0;
+    return {peak, count};
+}
+
+// scores_ = the logits of the first `count` of ids_, penalised where they were seen.
+void Sampler::penalise(std::span<const float> logits, std::size_t count, float penalty) {
+    std::size_t num_seen = 0;
     for (std::size_t i = 0; i < count; ++i) {
-        scores_[kept] = scores_[i];
-        ids_[kept] = ids_[i];
-        kept += scores_[i] >= peak - margin ? 1 : 0;
+        scores_[i] = logits[ids_[i]];
+        keys_[num_seen] = static_cast<std::uint32_t>(i);
+        num_seen += is_seen_[ids_[i]];
     }
-    return {peak, kept};
+    for (const std::uint32_t i : std::span<const std::uint32_t>(keys_).first(num_seen)) {
+        scores_[i] = penalised(scores_[i], penalty);
+    }
 }
 
 }  // namespace facrt

@@ -33,11 +33,12 @@ struct Run {
     std::vector<float> logits;
 };
 
-// A prompt of 50 positions, the first `cached` of them in advance, then two groups.
-Run run(const std::filesystem::path& path, const facrt::SpeechHeadOptions& options, std::size_t cached = 0) {
+// A prompt of so many positions, the first `cached` of them in advance, then two groups.
+Run run(const std::filesystem::path& path, const facrt::SpeechHeadOptions& options, std::size_t cached = 0,
+        std::size_t prompt = 50) {
     facrt::SpeechHeadLoop loop(path, options);
     const std::size_t h = loop.dims().hidden_size, group_size = loop.dims().group_size;
-    const std::vector<float> u = hidden_states(52 * h);
+    const std::vector<float> u = hidden_states((prompt + 2) * h);
     facrt::Sampler sampler(5);
     const facrt::SamplingOptions sampling{.temperature = 0.9f, .top_p = 0.95, .repetition_penalty = 1.1f};
     Run result;
@@ -50,13 +51,13 @@ Run run(const std::filesystem::path& path, const facrt::SpeechHeadOptions& optio
         }
     };
     if (cached > 0) loop.extend(std::span(u).first(cached * h));
-    loop.prefill(std::span(u).subspan(cached * h, (50 - cached) * h), sampler, sampling, tokens);
+    loop.prefill(std::span(u).subspan(cached * h, (prompt - cached) * h), sampler, sampling, tokens);
     keep();
-    for (std::size_t i = 50; i < 52; ++i) {
+    for (std::size_t i = prompt; i < prompt + 2; ++i) {
         loop.group(std::span(u).subspan(i * h, h), sampler, sampling, tokens);
         keep();
     }
-    CHECK(loop.num_positions() == 52);
+    CHECK(loop.num_positions() == prompt + 2);
     return result;
 }
 
@@ -71,6 +72,18 @@ void threads_and_cached_prompts_change_no_bit() {
                 CHECK(other.logits == one.logits);
             }
             const Run cached = run(file.path(), {.num_threads = 2, .max_positions = 52}, 27);
+            CHECK(cached.tokens == one.tokens);
+            CHECK(cached.logits == one.logits);
+        }
+    }
+}
+
+void blocks_of_a_long_prompt_change_no_bit() {
+    for (const auto& dims : std::span(shapes).first(2)) {  // 128 and 208 positions to a block
+        for (const WeightFormat format : {WeightFormat::fp32, WeightFormat::int8}) {
+            const TemporaryHeadFile file(RandomHead(dims, format).bytes());
+            const Run one = run(file.path(), {.num_threads = 2, .max_positions = 300}, 0, 230);
+            const Run cached = run(file.path(), {.num_threads = 2, .max_positions = 300}, 60, 230);
             CHECK(cached.tokens == one.tokens);
             CHECK(cached.logits == one.logits);
         }
@@ -197,6 +210,7 @@ void arguments_are_checked() {
 
 int main() {
     threads_and_cached_prompts_change_no_bit();
+    blocks_of_a_long_prompt_change_no_bit();
     every_instruction_set_agrees_with_the_portable_one();
     smaller_caches_are_close();
     a_cache_has_the_bytes_it_says();

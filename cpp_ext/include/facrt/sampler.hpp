@@ -45,6 +45,7 @@ class Sampler {
 
     void make_room(std::size_t n);
     Possible keep_possible(std::span<const float> logits, float margin, float penalty);
+    void penalise(std::span<const float> logits, std::size_t count, float penalty);
     std::int64_t draw(std::span<const float> weights, double total);
 
     std::mt19937_64 random_;
