@@ -2,14 +2,15 @@
 
     python bench/quantization.py CHECKPOINT --data HELD_OUT --work DIR --json
 
-`--work` keeps the bundles, so that a second run only measures. `--data` is a dataset folder (docs/TRAINING.md): the
-users' recordings of its first conversations are what the bundles are compared on.
+`--work` keeps the bundles, so that a second run only measures. `--data` names dataset folders (docs/TRAINING.md): the
+users' recordings of the first conversations of each are what the bundles are compared on.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,18 @@ def bundle(source: Path, folder: Path, precision: str, overrides: dict[str, str]
     return folder
 
 
-def held_out(data: Path | None, count: int) -> list[Array]:
-    """The users' recordings, 16 kHz."""
-    if data is None:
+def held_out(folders: list[Path], count: int) -> list[Array]:
+    """The users' recordings, 16 kHz: `count` of each dataset."""
+    if not folders:
         return read_questions(None)[:count]
     from facrt.train.dataset import read_dataset
 
     spoken = []
-    for conversation in read_dataset(data):
-        spoken += [message.audio for message in conversation.messages if message.role == "user" and message.audio]
-        if len(spoken) >= count:
-            break
-    return [read_audio(path) for path in spoken[:count]]
+    for folder in folders:
+        messages = (message for conversation in read_dataset(folder) for message in conversation.messages)
+        audio = (message.audio for message in messages if message.role == "user" and message.audio)
+        spoken += [read_audio(path) for path in islice(audio, count)]
+    return spoken
 
 
 def calls(engine: Engine) -> dict[str, Callable[[], object]]:
@@ -99,8 +100,8 @@ def calls(engine: Engine) -> dict[str, Callable[[], object]]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("source", nargs="?", default="nano", help="a checkpoint folder, or nano")
-    parser.add_argument("--data", type=Path, help="a held-out dataset; default: the questions that ship with facrt")
-    parser.add_argument("--count", type=int, default=8, help="recordings compared")
+    parser.add_argument("--data", type=Path, nargs="+", default=[], help="held-out datasets; default: a few questions")
+    parser.add_argument("--count", type=int, default=8, help="recordings compared, of each dataset")
     parser.add_argument("--work", type=Path, help="keeps the bundles")
     parser.add_argument("--schemes", nargs="+", default=[*SCHEMES, "int4"])
     parser.add_argument("--rounds", type=int, default=30)
