@@ -78,6 +78,9 @@ def export(
     system: Annotated[
         str | None, typer.Option(help="The system prompt that the bundle's conversations begin with.")
     ] = None,
+    kv_cache: Annotated[
+        str | None, typer.Option(help="Keys and values in the graphs: fp32, fp16 or int8. Default: as the target.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle."""
@@ -87,7 +90,7 @@ def export(
 
     request = pipeline.ExportRequest(
         source, out, target, precision, overrides, recipe, calibration, detokenizer, speech_tokenizer, verify, native,
-        max_positions, build_, system,
+        max_positions, build_, system, kv_cache,
     )  # fmt: skip
     with export_progress() as progress:
         manifest = pipeline.export(request, progress)

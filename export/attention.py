@@ -3,7 +3,7 @@
 Each form is a `model.decoder.Attend` over a graph's cache inputs; after the pass, `outputs` holds the cache outputs.
 Two cache layouts exist: "prefix" (past rows in, new rows out, the caller's buffer grows) and "static" (the whole
 buffer in and out, at the same address, and `position` says where the new rows go). Queries, keys and values take the
-caches' type; what goes in and comes out is float32.
+caches' type, unless that is INT8, whose forms know the scales; what goes in and comes out is float32.
 """
 
 from __future__ import annotations
@@ -56,6 +56,29 @@ class Decomposed(PrefixAttention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attention(q, k, v, self.mask)
+
+
+class DecomposedInt8(Decomposed):
+    """The same over INT8 caches: one scale for a layer's keys and one for its values, as TensorRT takes them."""
+
+    def __init__(self, config: DecoderConfig, num_new: int, caches: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
+        # steps: of key, value per layer, each [num_kv_heads * head_dim]
+        super().__init__(config, num_new, caches)
+        self.scales = [step.max() for step in steps]
+        self.zero = torch.zeros((), dtype=torch.int8)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        pasts, scales = self.caches[2 * layer : 2 * layer + 2], self.scales[2 * layer : 2 * layer + 2]
+        whole = []
+        for past, new, scale in zip(pasts, (rotate(k, *self.angles), v), scales, strict=True):
+            integers = self._convert("QuantizeLinear", new, scale, torch.int8)
+            self.outputs.append(integers)
+            both = torch.cat([past, integers])
+            whole.append(self._convert("DequantizeLinear", both, scale, torch.float32).half())
+        return self.attend(rotate(q, *self.angles).half(), *whole).float()
+
+    def _convert(self, operator: str, x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        return torch.onnx.ops.symbolic(operator, (x, scale, self.zero), dtype=dtype, shape=x.shape, version=13)
 
 
 class Sdpa(PrefixAttention):
@@ -118,19 +141,55 @@ class GroupQuery(StaticAttention):
     """ONNX Runtime's `GroupQueryAttention`, which updates a shared buffer in place."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor) -> tuple[Tensor, ...]:
+        return self.run((q, k, v), (past_k, past_v))
+
+    def run(
+        self, new: Sequence[Tensor], past: Sequence[Tensor], more: Sequence[Tensor | None] = (), **attributes: str | int
+    ) -> tuple[Tensor, ...]:
         total = (self.positions[-1:] + 1).to(torch.int32)
-        flat = [x.flatten(1)[None] for x in (q, k, v)]  # [1, S, heads * head_dim]
+        flat = [x.flatten(1)[None] for x in new]  # q, k, v: [1, S, heads * head_dim]
         y, new_k, new_v = torch.onnx.ops.symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
-            (*flat, past_k, past_v, total - 1, total[0]),
-            {"num_heads": self.config.num_heads, "kv_num_heads": self.config.num_kv_heads},
-            dtypes=(q.dtype,) * 3,
-            shapes=(flat[0].shape, past_k.shape, past_v.shape),
+            (*flat, *past, total - 1, total[0], *more),
+            {"num_heads": self.config.num_heads, "kv_num_heads": self.config.num_kv_heads, **attributes},
+            dtypes=(flat[0].dtype, past[0].dtype, past[1].dtype),
+            shapes=(flat[0].shape, past[0].shape, past[1].shape),
             version=1,
         )
         return y[0], new_k, new_v
 
 
+class GroupQueryInt8(GroupQuery):
+    """The same over INT8 caches with a scale per channel of each head; queries stay float32."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        num_new: int,
+        caches: Sequence[Tensor],
+        position: Tensor,
+        steps: Sequence[Tensor],
+    ) -> None:
+        # steps: of key, value per layer, each [num_kv_heads * head_dim]
+        super().__init__(config, num_new, caches, position)
+        self.scales = [step.reshape(1, config.num_kv_heads, 1, config.head_dim) for step in steps]
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        past, scales = (of[2 * layer : 2 * layer + 2] for of in (self.caches, self.scales))
+        y, *new_caches = self.run(
+            (rotate(q, *self.angles), rotate(k, *self.angles), v),
+            past,
+            (*(None,) * 5, *scales),  # k_scale and v_scale are the 13th and 14th input
+            k_quant_type="PER_CHANNEL",
+            v_quant_type="PER_CHANNEL",
+            kv_cache_bit_width=8,
+        )
+        self.outputs += new_caches
+        return y
+
+
 FORMS: dict[str, Callable[..., GraphAttention]] = {
     form.__name__: form for form in (Decomposed, Sdpa, Scatter, GroupQuery)
 }
+# name of a form -> that form over INT8 caches, where there is one
+INT8_FORMS: dict[str, Callable[..., GraphAttention]] = {"Decomposed": DecomposedInt8, "GroupQuery": GroupQueryInt8}

@@ -26,7 +26,7 @@ from ..model.flow import Flow
 from ..model.generate import ChatModel, Step
 from ..model.settings import SPEECH_SYSTEM_PROMPT
 from ..quant import folds
-from ..quant.schemes import SCHEMES
+from ..quant.schemes import INT8_LIMIT, SCHEMES
 from ..quant.search import Statistics, search_awq, smooth
 from ..runtime.audio import read_audio
 from ..runtime.backend import Array
@@ -41,6 +41,7 @@ SAMPLED_ROWS = 128  # inputs kept of each layer
 ANSWER_STEPS = 24  # of the reference's own answers, where it fits the memory
 FLOW_TOKENS = 60
 SILENCE_RMS = 1e-4
+CACHES = {"backbone": "backbone_cache", "speech_head": "speech_head_cache"}  # decoder -> where its cache's rows are
 SUFFIXES = (".wav", ".flac", ".ogg")
 SHIPPED = Path(quant.__file__).parent / "questions"  # spoken by espeak-ng
 
@@ -80,17 +81,22 @@ def _listed(path: Path) -> list[Path]:
 
 
 def calibrate(
-    model: OpenModel, recipe: Mapping[str, str], questions: Sequence[Array], progress: Callable[[str, str, int], None]
+    model: OpenModel,
+    recipe: Mapping[str, str],
+    questions: Sequence[Array],
+    progress: Callable[[str, str, int], None],
+    has_int8_cache: bool = False,
 ) -> OpenModel:
-    """The model rewritten as the recipe's calibrated schemes ask, with the scales of static activations."""
+    """The model rewritten as the recipe's calibrated schemes ask, with the scales of static activations and caches."""
     wanted = [name for name, scheme in recipe.items() if SCHEMES[scheme].calibration]
-    if not wanted:
+    caches = CACHES if has_int8_cache else {}
+    if not wanted and not caches:
         return model
-    statistics = _statistics(model, wanted, questions, progress)
+    statistics = _statistics(model, [*wanted, *caches.values()], questions, progress)
     readers, input_scales = dict(model.readers), dict(model.input_scales)
     for component in wanted:
         scheme, module = SCHEMES[recipe[component]], model.graphs[component]
-        found = statistics[component]
+        found, kept = statistics[component], statistics.get(caches.get(component, ""), {})
         scales: dict[str, Tensor] = {}
         for fold in folds.find_folds(module):
             progress("calibrating", f"{component} {fold.linear.removesuffix('.weight')}", 0)
@@ -102,9 +108,20 @@ def calibrate(
                 scale = smooth(fold, weight, found[fold.linear])
             scales[fold.linear] = scale
             found[fold.linear] = found[fold.linear].divided(fold.per_column(scale))
+            values = fold.linear.removesuffix("out.weight") + "values"
+            if values in kept:  # the rows that make them were divided
+                kept[values] = kept[values].divided(scale)
         readers = folds.apply(module, readers, scales)
         input_scales |= {f"{component}/{name}": one.step for name, one in found.items()}
-    return replace(model, readers=readers, input_scales=input_scales)
+    cache_steps = {component: _cache_steps(statistics[name]) for component, name in caches.items()}
+    return replace(model, readers=readers, input_scales=input_scales, cache_steps=cache_steps)
+
+
+def _cache_steps(found: Mapping[str, Statistics]) -> list[Tensor]:
+    """Of a decoder's keys and values per layer: the distance of neighbouring integers, per channel."""
+    layers = range(len(found) // 2)
+    kept = [found[f"decoder.layers.{i}.{part}"] for i in layers for part in ("keys", "values")]
+    return [one.largest.clamp(min=1e-6) / INT8_LIMIT for one in kept]
 
 
 Found = dict[str, dict[str, Statistics]]  # component -> Linear weight's name -> its input
@@ -133,7 +150,7 @@ def _cache_folder() -> Path:
 
 
 def _key(model: OpenModel, questions: Sequence[Array]) -> str:
-    digest = hashlib.sha256(f"{__version__} {SAMPLED_ROWS} {ANSWER_STEPS}".encode())
+    digest = hashlib.sha256(f"{__version__} {SAMPLED_ROWS} {ANSWER_STEPS} {CACHES}".encode())
     for folder in (model.folder, model.detokenizer):
         names = [] if folder is None else [p.name for p in folder.iterdir() if p.is_file()]
         for name, entry in hash_files(folder, names).items() if folder is not None else ():
@@ -186,21 +203,30 @@ def loaded_on_demand(module: nn.Module, readers: Mapping[int, Callable[[], Tenso
 
 
 class Packed:
-    """Causal attention over several sequences that lie behind one another in one batch of rows."""
+    """Causal attention over several sequences that lie behind one another in one batch of rows.
 
-    def __init__(self, config: DecoderConfig, lengths: Sequence[int]) -> None:
+    What a cache would keep is shown to `see(name, rows [S, num_kv_heads * head_dim])`.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, lengths: Sequence[int], see: Callable[[str, Tensor], None] = lambda *_: None
+    ) -> None:
         self.config = config
         self.lengths = list(lengths)
+        self.see = see
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         parts = zip(q.split(self.lengths), k.split(self.lengths), v.split(self.lengths), strict=True)
-        return torch.cat([self._one(*part) for part in parts])
+        return torch.cat([self._one(layer, *part) for part in parts])
 
-    def _one(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _one(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         positions = torch.arange(len(q))
         angles = rotary_angles(positions, self.config)
         mask = torch.where(positions[None] <= positions[:, None], 0.0, float("-inf"))
-        return attention(rotate(q, *angles), rotate(k, *angles), v, mask)
+        k = rotate(k, *angles)
+        self.see(f"decoder.layers.{layer}.keys", k.flatten(1))
+        self.see(f"decoder.layers.{layer}.values", v.flatten(1))
+        return attention(rotate(q, *angles), k, v, mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,18 +302,23 @@ class _Observer:
                 handle = layer.register_forward_pre_hook(record)
                 stack.callback(handle.remove)
 
+    def _seen_by(self, component: str) -> Callable[[str, Tensor], None]:
+        sums = self._sums.setdefault(CACHES[component], {})
+        return lambda name, rows: sums.setdefault(name, _Sum()).add(rows)
+
     def _run_chat(self, questions: Sequence[Array]) -> list[int]:
         """Backbone and speech head over all questions in one pass; returns the speech tokens spoken."""
         chat = self._model.chat
         spoken = self._spoken(questions)
         lengths = [len(one.ids) for one in spoken]
-        hidden = chat.backbone.decoder(torch.cat([one.embeds for one in spoken]), Packed(chat.config.text, lengths))
+        attend = Packed(chat.config.text, lengths, self._seen_by("backbone"))
+        hidden = chat.backbone.decoder(torch.cat([one.embeds for one in spoken]), attend)
         chat.backbone.head(hidden)
         rows = chat.backbone.embedding(torch.cat([one.ids for one in spoken]))
         parts = zip(spoken, (hidden + rows).split(lengths), strict=True)
         z = torch.cat([head_inputs(chat, one, u) for one, u in parts])
         head, group = chat.speech_head, chat.config.group_size
-        attend = Packed(chat.config.speech, [length * group for length in lengths])
+        attend = Packed(chat.config.speech, [length * group for length in lengths], self._seen_by("speech_head"))
         head.head(head.output(head.decoder(head.input(z), attend)))
         return [token for one in spoken for token in one.speech[group:]]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import FacrtError
 from ..model.components import Component
-from ..runtime.trt_library import Log, logger_of, open_library
+from ..runtime.trt_library import Log, dtype_names, logger_of, open_library
 
 Shapes = dict[str, list[list[int]]]  # input -> its least, usual and largest shape
 TIMEOUT_S = 4 * 3600
@@ -182,7 +182,7 @@ def lint(trt: Any, network: Any) -> list[str]:
 
 def differences(trt: Any, network: Any, wanted: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Where a network's tensors are not the table's."""
-    names = {trt.float32: "float32", trt.float16: "float16", trt.int64: "int64", trt.int32: "int32"}
+    names = dtype_names(trt)
     tensors = {
         "inputs": [network.get_input(i) for i in range(network.num_inputs)],
         "outputs": [network.get_output(i) for i in range(network.num_outputs)],

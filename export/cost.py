@@ -38,7 +38,9 @@ LAST_LINEAR = {"audio_encoder": "fc2", "backbone": "down", "speech_head": "down"
 
 
 def is_quantized(bundle: Bundle) -> bool:
-    return any(SCHEMES[scheme].quantize for scheme in bundle.manifest.recipe.values() if scheme in SCHEMES)
+    manifest = bundle.manifest
+    integers = any(SCHEMES[scheme].quantize for scheme in manifest.recipe.values() if scheme in SCHEMES)
+    return integers or manifest.cache_dtype == "int8"
 
 
 def measure_cost(

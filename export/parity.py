@@ -29,7 +29,7 @@ from ..runtime.prompt import Message, Prompter
 from ..runtime.sampling import SpeechSampling
 from .cost import measure_cost
 from .memory import available_bytes, reference_bytes
-from .tolerances import LIMITS, find_limit
+from .tolerances import LIMITS, find_limit, judged_as
 
 NUM_STEPS = 8
 NUM_TOKENS = 40  # speech tokens through the detokenizer
@@ -122,7 +122,7 @@ def compare(
             rows.append(_gate_detokenizer(engine))
         if speech_tokenizer is not None:
             ids_equal["voice_ids_equal"] = _compare_speech_tokenizer(engine, speech_tokenizer)
-    exact = all(ids_equal.values()) or set(engine.bundle.manifest.recipe.values()) != {"fp32"}
+    exact = all(ids_equal.values()) or set(judged_as(engine.bundle.manifest).values()) != {"fp32"}
     model = engine.bundle.manifest.model
     held = {
         "detokenizer": model.flow and not detokenizer,
@@ -150,7 +150,7 @@ def question(seconds: float = 3.3, sample_rate: int = 16_000) -> NDArray[np.floa
 def _row(
     engine: Engine, rows: list[Row], stage: str, component: str, actual: NDArray, wanted: Tensor, note: str = ""
 ) -> None:
-    limit = find_limit(stage, component, engine.bundle.manifest.recipe)
+    limit = find_limit(stage, component, judged_as(engine.bundle.manifest))
     _append(rows, stage, component, limit, actual, wanted, note)
 
 

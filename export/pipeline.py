@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import CheckpointError, RequestError
@@ -70,6 +70,7 @@ class ExportRequest:
     max_positions: int = DEFAULT_MAX_POSITIONS  # of a target whose caches have one length for good
     build: bool = True  # compile at once, where the target is compiled ahead of time
     system: str | None = None  # the system prompt of the bundle's conversations; default: the checkpoint's
+    kv_cache: str | None = None  # how the graphs keep keys and values: fp32, fp16 or int8; default: as the target does
 
 
 def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Manifest:
@@ -80,7 +81,7 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
         CheckpointError: the checkpoint cannot be loaded.
         FacrtError: the bundle cannot be written (no space, no permission).
     """
-    target = find_target(request.target)
+    target = find_target(request.target).with_cache(request.kv_cache)
     wish = _wish(request, target)
     wish.refuse_impossible(target.schemes, target.name, target.limited)
     _refuse_misplaced(request, target)
@@ -95,7 +96,7 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
     model = open_model(source, *beside)
     if request.verify:
         refuse_too_short(open_prompter(model), target.keep(request.max_positions).positions)
-    model = calibrate(model, recipe, questions, progress)
+    model = calibrate(model, recipe, questions, progress, has_int8_cache=target.cache_dtype == "int8")
     with staged(request.out) as folder:
         manifest = _write(model, table, recipe, target, name, folder, request, progress)
         manifest.write(folder)
@@ -191,6 +192,7 @@ class OpenModel:
     flow: Flow | None
     chat_template: str | None
     input_scales: Mapping[str, float] = field(default_factory=dict)  # "component/parameter" -> INT8 step of its input
+    cache_steps: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)  # decoder -> of key, value per layer
 
 
 def open_model(folder: Path, detokenizer: Path | None = None, speech_tokenizer: Path | None = None) -> OpenModel:
@@ -308,7 +310,9 @@ def write_graph(
 ) -> int:
     """Traces one component and writes it, large weights streamed from the checkpoint; returns the bytes written."""
     module, chosen = model.graphs[component.name], SCHEMES[scheme]
-    traced = DecoderGraph(module, target) if isinstance(module, Backbone | SpeechHead) else module
+    traced = module
+    if isinstance(module, Backbone | SpeechHead):
+        traced = DecoderGraph(module, target, model.cache_steps.get(component.name, ()))
     readers = {n: model.readers[id(p)] for n, p in traced.named_parameters() if id(p) in model.readers}
     matrices = _matrices(model, component.name, chosen, traced, readers) if chosen.quantize else {}
     mixtures = [name for name, layer in traced.named_modules() if isinstance(layer, MixtureOfExperts)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..errors import RequestError
@@ -15,6 +15,7 @@ GPU_SCHEMES = ("fp32", "fp16", "int8", "int4_128", "awq_128", "w8a8", "fp8")
 ORIN_SCHEMES = GPU_SCHEMES[:-1]  # SM87 has no FP8
 # caches are float16 there, and TensorRT's `Attention` takes no float32
 HALF_DECODERS = dict.fromkeys(("backbone", "speech_head"), GPU_SCHEMES[1:])
+CACHES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}  # the user's word -> numpy's
 ORIN_DECODERS = dict.fromkeys(("backbone", "speech_head"), ORIN_SCHEMES[1:])
 GPU_RECIPE = {"awq_32": "awq_128"}
 
@@ -39,10 +40,23 @@ class Target:
     schemes: tuple[str, ...]  # keys of quant.schemes.SCHEMES that it runs
     integers: Literal["nbits", "qdq"] = "qdq"  # MatMulNBits in float32 arithmetic; or Q/DQ in float16 arithmetic
     cache_dtype: str = "float16"
+    has_int8_cache: bool = False  # whether the form can keep keys and values as INT8 too
     limited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # component -> schemes, where not all
     default: str = "fp16"  # the recipe where the user names none
     substitutes: Mapping[str, str] = field(default_factory=dict)  # scheme of a recipe -> what is taken in its place
     build: Build | None = None
+
+    def with_cache(self, kind: str | None) -> Target:
+        """The row with keys and values kept as "fp32", "fp16" or "int8"; None: as it is.
+
+        Raises:
+            RequestError: the target does not keep them so; the message lists how it can.
+        """
+        own = next(word for word, dtype in CACHES.items() if dtype == self.cache_dtype)
+        allowed = (own, "int8") if self.has_int8_cache else (own,)
+        if kind is not None and kind not in allowed:
+            raise RequestError(f"target {self.name} has no {kind} KV cache; allowed: {', '.join(allowed)}")
+        return replace(self, cache_dtype=CACHES[kind or own])
 
     def keep(self, positions: int) -> Cache:
         """The decoders' caches; what TensorRT compiles has their length for good."""
@@ -61,6 +75,7 @@ TARGETS = {
             schemes=CPU_SCHEMES,
             integers="nbits",
             cache_dtype="float32",
+            has_int8_cache=True,
             default="fp32",
         ),
         Target(
@@ -80,6 +95,7 @@ TARGETS = {
             opset=18,
             attention="Decomposed",  # 10.3 has neither Attention nor TensorScatter
             cache="prefix",
+            has_int8_cache=True,
             schemes=ORIN_SCHEMES,
             limited=ORIN_DECODERS,
             substitutes=GPU_RECIPE,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..quant.recipe import FLOATS
+from ..runtime.bundle import Manifest
+
 # stage -> the components whose errors meet in it, where they are more than its own
 _HEARING = ("audio_encoder", "audio_grouping")
 _CHAT = (*_HEARING, "backbone")
@@ -37,6 +40,14 @@ LIMITS: dict[str, dict[str, float | None]] = {
     # a pitch that differs in its last bit shifts the phase of all that follows
     "waveform": {"fp32": 2e-2, "fp16": None},
 }
+
+
+def judged_as(manifest: Manifest) -> dict[str, str]:
+    """The recipe; floating-point decoders over INT8 caches may be as far off as INT8 ones."""
+    if manifest.cache_dtype != "int8":
+        return dict(manifest.recipe)
+    decoders = ("backbone", "speech_head")
+    return manifest.recipe | {name: "int8" for name in decoders if manifest.recipe[name] in FLOATS}
 
 
 def find_limit(stage: str, component: str, recipe: Mapping[str, str]) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import onnx_ir
 import onnxscript.optimizer
@@ -17,7 +17,7 @@ from ..model.backbone import Backbone
 from ..model.components import Component, TensorSpec
 from ..model.decoder import Mix, MixtureOfExperts, run_all_experts
 from ..model.speech_head import SpeechHead
-from .attention import FORMS
+from .attention import FORMS, INT8_FORMS
 from .targets import Target
 
 EXAMPLE_LENGTHS = {"past": 9, "capacity": 32, "new": 3, "windows": 2, "frames": 24, "tokens": 12, "samples": 24}
@@ -26,15 +26,21 @@ EXAMPLE_LENGTHS = {"past": 9, "capacity": 32, "new": 3, "windows": 2, "frames": 
 class DecoderGraph(nn.Module):
     """The backbone, or the speech head, as a function of its caches."""
 
-    def __init__(self, module: Backbone | SpeechHead, target: Target) -> None:
+    def __init__(self, module: Backbone | SpeechHead, target: Target, cache_steps: Sequence[Tensor] = ()) -> None:
+        # cache_steps: of an INT8 cache's key, value per layer, each [num_kv_heads * head_dim]
         super().__init__()
         self.module = module
         self.target = target
+        self.cache_steps = [f"cache_step_{i}" for i in range(len(cache_steps))]
+        for name, step in zip(self.cache_steps, cache_steps, strict=True):
+            self.register_buffer(name, step, persistent=False)
 
     def forward(self, x: Tensor, *rest: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         # rest: position where the cache layout has one, then the caches
         *position, caches = rest
-        attend = FORMS[self.target.attention](self.module.decoder.config, x.shape[0], caches, *position)
+        steps = [self.get_buffer(name) for name in self.cache_steps]
+        form, scales = (INT8_FORMS, (steps,)) if steps else (FORMS, ())
+        attend = form[self.target.attention](self.module.decoder.config, x.shape[0], caches, *position, *scales)
         y = self.module(x, attend)
         return (*(y if isinstance(y, tuple) else (y,)), *attend.outputs)
 
@@ -118,6 +124,8 @@ def _example(spec: TensorSpec, lengths: Mapping[str, int]) -> Tensor:
     shape = [axis if isinstance(axis, int) else lengths[axis] for axis in spec.axes]
     if spec.dtype == "int64":
         return torch.full(shape, 4, dtype=torch.int64)
+    if spec.dtype == "int8":
+        return torch.zeros(shape, dtype=torch.int8)
     return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=getattr(torch, spec.dtype))
 
 

@@ -17,7 +17,7 @@ from . import cuda
 from .backend import Array, DecoderGraph, Graph
 from .backend_ort import OrtBackend
 from .bundle import Bundle
-from .trt_library import deserialize, open_library, refuse_foreign
+from .trt_library import deserialize, dtype_names, open_library, refuse_foreign
 
 SOUND = ("flow_front", "flow_estimator", "vocoder")  # run beside the next step, on a stream of their own
 STEP, PREFILL = 0, 1  # a decoder's profiles, in the table's order
@@ -81,7 +81,7 @@ def open_plans(bundle: Bundle) -> tuple[Any, cuda.Device]:
 
 def differences(trt: Any, engine: Any, component: Component) -> list[str]:
     """Where an engine's bindings or profiles are not the table's."""
-    kinds = {trt.float32: "float32", trt.float16: "float16", trt.int64: "int64", trt.int32: "int32"}
+    kinds = dtype_names(trt)
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     wanted = {spec.name: spec for spec in (*component.all_inputs, *component.all_outputs)}
     faults = [f"{name} is no tensor of {component.name}" for name in names if name not in wanted]

@@ -93,7 +93,7 @@ class Manifest:
         faults += [f"{n} is {getattr(self, n)!r}" for n in ("sampling", "parity") if type(getattr(self, n)) is not dict]
         if self.cache not in ("prefix", "static"):
             faults.append(f"cache layout {self.cache!r}")
-        if self.cache_dtype not in ("float32", "float16"):
+        if self.cache_dtype not in ("float32", "float16", "int8"):
             faults.append(f"cache_dtype {self.cache_dtype!r}")
         if self.positions is not None and (type(self.positions) is not int or self.positions < 1):
             faults.append(f"positions {self.positions!r}")

@@ -38,6 +38,12 @@ def open_library(name: str) -> Any:
         raise RequestError(f"{name} {fault}: {HOW_TO_INSTALL[name]}") from None
 
 
+def dtype_names(trt: Any) -> dict[Any, str]:
+    """The library's types that a table's tensors have -> numpy's names."""
+    names = ("float32", "float16", "int8", "int64", "int32")
+    return {getattr(trt, name): name for name in names}
+
+
 def numbers(version: str) -> tuple[int, ...]:
     """ "10.3.0.26" -> (10, 3, 0, 26)."""
     return tuple(int(part) for part in re.findall(r"\d+", version))

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from facrt.export.compile import Compiled, Job, compile_graph, profiles_of, signature
 from facrt.export.pipeline import OpenModel, open_model, write_graph
-from facrt.export.targets import TARGETS
+from facrt.export.targets import TARGETS, Target
 from facrt.model.checkpoint import chat_layout
 from facrt.model.components import components
 from facrt.model.config_files import read_chat_config
@@ -46,11 +46,16 @@ def open_small(folder: Path) -> OpenModel:
 
 
 def compiled(
-    model: OpenModel, component: str, scheme: str, capabilities: list[int], folder: Path, target: str = "rtx"
+    model: OpenModel,
+    component: str,
+    scheme: str,
+    capabilities: list[int],
+    folder: Path,
+    target: Target = TARGETS["rtx"],
 ) -> Compiled:
     """One component's graph and its plan, with `POSITIONS` in the caches, in the folder."""
-    row = components(model.config, TARGETS[target].keep(POSITIONS))[component]
+    row = components(model.config, target.keep(POSITIONS))[component]
     graph = folder / f"{component}.{scheme}.onnx"
-    write_graph(model, row, scheme, TARGETS[target], graph)
+    write_graph(model, row, scheme, target, graph)
     job = Job("tensorrt_rtx", str(graph), f"{graph}.plan", profiles_of(row), capabilities)
     return compile_graph(job, signature(row))

@@ -64,7 +64,7 @@ def test_a_plan_for_every_desktop_gpu(small_model: OpenModel, tmp_path: Path, co
 @needs_rtx
 def test_the_form_of_jetpack_6_compiles_too(small_model: OpenModel, tmp_path: Path) -> None:
     """By the younger parser that is at hand; TensorRT 10.3 itself was never seen."""
-    compiled(small_model, "speech_head", "int8", [86], tmp_path, target="orin-jp6")
+    compiled(small_model, "speech_head", "int8", [86], tmp_path, TARGETS["orin-jp6"])
 
 
 ROWS, COLS = 2560, 512

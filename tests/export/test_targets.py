@@ -90,6 +90,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "speech_choice cannot be stored as fp16; allowed: fp32",
     ),
     "native head": ({"target": "rtx", "native": "int8"}, "target rtx has no native speech head: leave --native out"),
+    "an INT8 cache that is scattered into": (
+        {"target": "rtx", "kv_cache": "int8"}, "target rtx has no int8 KV cache; allowed: fp16"
+    ),
+    "a half cache on the CPU": (
+        {"target": "cpu", "kv_cache": "fp16"}, "target cpu has no fp16 KV cache; allowed: fp32, int8"
+    ),
     "no positions": ({"target": "orin", "max_positions": 0}, "--max-positions is 0; 1 or more is needed"),
     "unknown": ({"target": "nx"}, "target 'nx' is unknown; allowed: cpu, rtx, orin-jp6, orin, thor, cuda"),
 }  # fmt: skip
