@@ -31,7 +31,7 @@ from facrt.runtime.sampling import SpeechSampling
 # name -> recipe, overrides for every component that has Linear layers
 LINEAR = ("audio_encoder", "audio_grouping", "backbone", "speech_upsampling", "speech_head", "flow_estimator")
 SCHEMES = ("fp16", "int8", "int4_128", "int4_32", "awq_128", "awq_32", "w8a8")
-AGREEMENT = {"int8": 0.99, "awq_32": 0.95}  # of speech tokens; asked of a trained model
+AGREEMENT = {"int8": 0.99, "int4": 0.95}  # of speech tokens; asked of a trained model
 BYTES = {8: 1.15, 4: 0.7}
 CACHED = 50  # backbone positions before the steps that are timed
 
