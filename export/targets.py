@@ -15,9 +15,9 @@ GPU_SCHEMES = ("fp32", "fp16", "int8", "int4_128", "awq_128", "w8a8", "fp8")
 ORIN_SCHEMES = GPU_SCHEMES[:-1]  # SM87 has no FP8
 # caches are float16 there, and TensorRT's `Attention` takes no float32
 HALF_DECODERS = dict.fromkeys(("backbone", "speech_head"), GPU_SCHEMES[1:])
-CACHES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}  # the user's word -> numpy's
 ORIN_DECODERS = dict.fromkeys(("backbone", "speech_head"), ORIN_SCHEMES[1:])
 GPU_RECIPE = {"awq_32": "awq_128"}
+CACHES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}  # the user's word -> numpy's
 
 
 @dataclass(frozen=True, slots=True)
