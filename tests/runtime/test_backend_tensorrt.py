@@ -24,8 +24,8 @@ from facrt.runtime.sampling import SpeechSampling
 from facrt.runtime.trt_speech_head import SLOT_BYTES, Block, choice_inputs
 from goldens import DETOKENIZER
 
-TRT = SimpleNamespace(float32="f32", float16="f16", int64="i64", int32="i32", __version__="1.7.1")
-KINDS = {"float32": "f32", "float16": "f16", "int64": "i64"}
+KINDS = {"float32": "f32", "float16": "f16", "int8": "i8", "int64": "i64", "int32": "i32"}
+TRT = SimpleNamespace(**KINDS, __version__="1.7.1")
 
 
 class FakeEngine:
@@ -58,8 +58,8 @@ def bundle(golden_bundle: Path) -> Bundle:
 
 def test_bindings_and_profiles_are_the_tables(golden_bundle: Path) -> None:
     model = open_bundle(golden_bundle, check_hashes=False).manifest.model
-    for layout in ("static", "prefix"):
-        for component in components(model, Cache(layout, "float16", 64)).values():
+    for layout, dtype in (("static", "float16"), ("prefix", "float16"), ("prefix", "int8")):
+        for component in components(model, Cache(layout, dtype, 64)).values():
             if component.name == "vocoder_source":
                 continue  # float64, which TensorRT has not: it stays on the CPU
             assert differences(TRT, FakeEngine(component), component) == []
