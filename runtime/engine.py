@@ -131,7 +131,7 @@ def _open_speech_head(
     config, file = bundle.manifest.model.chat, bundle.manifest.native.get("speech_head")
     if kind == "onnx" or (kind is None and file is None):
         if cache != "fp32":
-            raise RequestError(f"speech cache {cache!r} needs the native speech head; that of a graph is chosen at export")
+            raise RequestError(f"speech cache {cache!r} needs the native speech head; a graph's is chosen at export")
         return _graph_speech_head(bundle, backend, capacity)
     if file is None:
         raise RequestError("this bundle holds no native speech head; use onnx, or export it again")
