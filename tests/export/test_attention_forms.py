@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 import pytest
+from decoding import in_pieces, run_turn
 from facrt.export.pipeline import OpenModel, open_model, write_graph
 from facrt.export.targets import TARGETS, Target
 from facrt.model.components import Cache, components
@@ -17,7 +18,6 @@ from facrt.model.settings import GenerationSettings
 from facrt.runtime.backend_ort import PrefixDecoder, StaticDecoder
 from facrt.runtime.bundle import hash_files, open_bundle
 from facrt.runtime.engine import Engine, load
-from facrt.runtime.generate import Step
 from facrt.runtime.prompt import Message
 from facrt.runtime.sampling import SpeechSampling
 from goldens import LM, expected, lm_params, waveforms
@@ -92,37 +92,20 @@ def test_golden_run(engine: Engine, mixed_speech_ids: list[int], case: str, run:
     history = [*engine.conversation().messages, Message("user", None, pcm)]
     if case == "mixed":
         history += [Message("assistant", None, None, tuple(mixed_speech_ids)), Message("user", "Go on.")]
-    heard = np.concatenate([engine.hearing.embed(m) for m in history if engine.prompter.num_slots(m)])
-    steps: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def observe(step: Step) -> None:
-        steps.append((step.hidden.copy(), step.text_logits.copy()))
-
-    engine.loop.forget()  # so that the prefill is seen whole
-    settings = GenerationSettings(**params)
-    turn, _ = engine.loop.run(engine.prompter.encode(history), heard, settings, observe)
+    turn, states, logits = run_turn(engine, history, params)
     assert turn.text_ids == wanted[f"{run}__text_ids"].tolist()
     assert turn.speech_ids == wanted[f"{run}__speech_ids"].tolist()
     hidden, rows = wanted["prefill_hidden"][0], wanted[f"{run}__text_logits"]
-    np.testing.assert_allclose(steps[0][0], hidden, rtol=0, atol=tolerance(engine, "hidden"))
-    logits = np.stack([text for _, text in steps[: len(rows)]])
-    np.testing.assert_allclose(logits, rows, rtol=0, atol=tolerance(engine, "text_logits"))
+    np.testing.assert_allclose(states[0], hidden, rtol=0, atol=tolerance(engine, "hidden"))
+    np.testing.assert_allclose(logits[: len(rows)], rows, rtol=0, atol=tolerance(engine, "text_logits"))
 
 
 @pytest.mark.parametrize("pieces", [[9], [1] * 9, [4, 5], [1, 7, 1], [8, 1]])
 def test_pieces_equal_the_whole(engine: Engine, pieces: list[int]) -> None:
     """A step equals the prefill's last row, whatever the cut; a truncated cache starts again from there."""
     x = np.random.default_rng(0).standard_normal((9, engine.config.text.hidden_size)).astype(np.float32)
-    decoder = engine.backbone
-    decoder.truncate(0)
-    whole = [array.copy() for array in decoder(x)]
-    decoder.truncate(0)
-    rows = [decoder(part)[0].copy() for part in np.split(x, np.cumsum(pieces)[:-1])]
-    np.testing.assert_allclose(np.concatenate(rows), whole[0], rtol=0, atol=tolerance(engine, "hidden"))
-    assert decoder.length == 9
-    decoder.truncate(5)
-    assert decoder.length == 5
-    hidden, logits = decoder(x[5:])
+    whole, rows, (hidden, logits) = in_pieces(engine.backbone, x, pieces)
+    np.testing.assert_allclose(rows, whole[0], rtol=0, atol=tolerance(engine, "hidden"))
     np.testing.assert_allclose(hidden, whole[0][5:], rtol=0, atol=tolerance(engine, "hidden"))
     np.testing.assert_allclose(logits, whole[1], rtol=0, atol=tolerance(engine, "text_logits"))
 

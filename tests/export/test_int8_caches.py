@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from decoding import in_pieces, run_turn
 from facrt.export import calibration
 from facrt.export.calibration import CACHES, calibrate
 from facrt.export.parity import question
@@ -79,28 +80,16 @@ def test_a_golden_prompt_is_close(engine: Engine) -> None:
     wanted, params = expected(LM, "_u2p0"), lm_params("u2p0", "r1")
     pcm = waveforms("u2p0")[0].astype(np.float32) / 32768
     history = [*engine.conversation().messages, Message("user", None, pcm)]
-    heard = np.concatenate([engine.hearing.embed(m) for m in history if engine.prompter.num_slots(m)])
-    steps: list[tuple[np.ndarray, np.ndarray]] = []
-    engine.loop.forget()
-    engine.loop.run(
-        engine.prompter.encode(history), heard, GenerationSettings(**params),
-        lambda step: steps.append((step.hidden.copy(), step.text_logits.copy())),
-    )  # fmt: skip
-    for found, exact in ((steps[0][0], wanted["prefill_hidden"][0]), (steps[0][1], wanted["r1__text_logits"][0])):
+    _, states, logits = run_turn(engine, history, params)
+    for found, exact in ((states[0], wanted["prefill_hidden"][0]), (logits[0], wanted["r1__text_logits"][0])):
         assert 1e-5 < relative(found, exact) < LIMIT
 
 
 @pytest.mark.parametrize("pieces", [[1] * 9, [4, 5], [8, 1]])
 def test_pieces_are_close_to_the_whole(engine: Engine, pieces: list[int]) -> None:
     x = np.random.default_rng(0).standard_normal((9, engine.config.text.hidden_size)).astype(np.float32)
-    decoder = engine.backbone
-    decoder.truncate(0)
-    whole = [array.copy() for array in decoder(x)]
-    decoder.truncate(0)
-    rows = [decoder(part)[0].copy() for part in np.split(x, np.cumsum(pieces)[:-1])]
-    assert relative(np.concatenate(rows), whole[0]) < 1e-3
-    decoder.truncate(5)
-    hidden, logits = decoder(x[5:])
+    whole, rows, (hidden, logits) = in_pieces(engine.backbone, x, pieces)
+    assert relative(rows, whole[0]) < 1e-3
     assert relative(hidden, whole[0][5:]) < 1e-3
     assert relative(logits, whole[1]) < 1e-3
 
