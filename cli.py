@@ -67,6 +67,9 @@ def export(
     detokenizer: Annotated[Path | None, typer.Option(help="A CosyVoice3 folder.")] = None,
     speech_tokenizer: Annotated[Path | None, typer.Option(help="An S3 tokenizer folder.")] = None,
     native: Annotated[str | None, typer.Option(help="Precision of the native speech head. Default: as --set.")] = None,
+    backbone: Annotated[
+        str, typer.Option(help="Forms of a CPU's backbone: native, onnx or both. native takes half the room.")
+    ] = "both",
     calibration: Annotated[
         Path | None, typer.Option(help="Spoken questions: a folder, or a text file that lists some. Default: facrt's.")
     ] = None,
@@ -90,14 +93,14 @@ def export(
 
     request = pipeline.ExportRequest(
         source, out, target, precision, overrides, recipe, calibration, detokenizer, speech_tokenizer, verify, native,
-        max_positions, build_, system, kv_cache,
+        max_positions, build_, system, backbone, kv_cache,
     )  # fmt: skip
     with export_progress() as progress:
         manifest = pipeline.export(request, progress)
     if manifest.parity:
         print_parity(manifest.parity)
     size = sum(entry.size_bytes for entry in manifest.files.values())
-    say(f"{out}: {len(manifest.graphs)} components, {size / 2**20:.1f} MiB")
+    say(f"{out}: {len(manifest.recipe)} components, {size / 2**20:.1f} MiB")
     if not manifest.speakers:
         say("no detokenizer: this bundle answers with text and speech ids, not with sound (--detokenizer DIR)")
     elif list(manifest.speakers) == ["neutral"]:
@@ -124,6 +127,7 @@ def run(
     speaker: Annotated[str | None, typer.Option(help="A speaker of the bundle.")] = None,
     no_speech: Annotated[bool, typer.Option("--no-speech", help="Answer in text only.")] = False,
     threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="native or onnx. Default: native where there is one.")] = None,
     speech_head: Annotated[str | None, typer.Option(help="native or onnx. Default: native where there is one.")] = None,
     speech_cache: Annotated[str, typer.Option(help="The native speech head's KV cache: fp32, fp16 or int8.")] = "fp32",
     backend: Annotated[str | None, typer.Option(help="onnx, cuda or tensorrt. Default: as the target.")] = None,
@@ -141,7 +145,10 @@ def run(
         raise RequestError("nothing to answer: give IN.wav, --text T or --messages FILE.json")
     history = read_messages(messages) if messages is not None else None
     heard = [read_audio(path) for path in audio or []]
-    engine = load(bundle, num_threads=threads, speech_head=speech_head, speech_cache=speech_cache, backend=backend)
+    engine = load(
+        bundle, num_threads=threads, backbone=backbone, speech_head=speech_head, speech_cache=speech_cache,
+        backend=backend,
+    )  # fmt: skip
     if engine.has_audio and not no_speech:
         refuse_unwritable(out)
     options = {
@@ -286,6 +293,7 @@ def profile(
     audio: Annotated[Path | None, typer.Option(help="The spoken question. Default: a made-up one of 3.3 s.")] = None,
     steps: Annotated[int, typer.Option(help="Backbone steps of the answer (5 per second).")] = 25,
     threads: Annotated[int | None, typer.Option(help="Default: the CPU cores at hand.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="native or onnx. Default: native where there is one.")] = None,
     speech_head: Annotated[str | None, typer.Option(help="native or onnx. Default: native where there is one.")] = None,
     png: Annotated[Path | None, typer.Option(help="The waterfall as a picture.")] = None,
     trace: Annotated[Path | None, typer.Option(help="A trace file for chrome://tracing or Perfetto.")] = None,
@@ -302,7 +310,7 @@ def profile(
     for path in (png, trace):
         if path is not None:
             refuse_unwritable(path)
-    engine = load(bundle, num_threads=threads, speech_head=speech_head)
+    engine = load(bundle, num_threads=threads, backbone=backbone, speech_head=speech_head)
     options: dict[str, Any] = {"greedy": True, "max_steps": steps, "eos_token_id": -1}
     measure(engine, pcm, **(options | {"max_steps": min(steps, 5)}))  # the first calls allocate
     report = measure(engine, pcm, **options)

@@ -206,7 +206,7 @@ def print_bundle(bundle: Bundle) -> None:
     for column in ("component", "what it does", "precision", "MiB"):
         table.add_column(column, justify="right" if column == "MiB" else "left")
     for name, component in bundle.components.items():
-        stem = manifest.graphs[name]
+        stem = manifest.graphs.get(name) or manifest.native[name]
         size = sum(entry.size_bytes for file, entry in manifest.files.items() if file.startswith(stem))
         table.add_row(name, component.caption, manifest.recipe[name], f"{size / 2**20:.2f}")
     for name, entry in manifest.tables.items():

@@ -40,7 +40,7 @@ def real_config(num_layers: int) -> ChatConfig:
 
 
 class RandomHead:
-    """A head of random weights that are made when they are read, the same for equal shapes."""
+    """A head of random weights, bf16 numbers as the released ones are, made when read, the same for equal shapes."""
 
     def __init__(self, config: ChatConfig) -> None:
         self._config = config
@@ -59,7 +59,9 @@ class RandomHead:
         if shape not in self._made:
             generator = torch.Generator().manual_seed(len(self._made))
             self._made[shape] = (
-                torch.ones(shape) if len(shape) == 1 else torch.randn(shape, generator=generator) * shape[1] ** -0.5
+                torch.ones(shape)
+                if len(shape) == 1
+                else (torch.randn(shape, generator=generator) * shape[1] ** -0.5).bfloat16().float()
             )
         return self._made[shape]
 

@@ -131,7 +131,7 @@ def compare(
     torch.set_num_threads(threads or torch.get_num_threads())
     costs, checks = {}, []
     for name, folder in folders.items():
-        engine = load(folder, num_threads=threads, max_positions=512, speech_head="onnx")
+        engine = load(folder, num_threads=threads, max_positions=512, backbone="onnx", speech_head="onnx")
         costs[name] = measure_cost(engine, chat, detokenizer, questions)
         checks += _checks(name, engine, costs[name], speeds, folder)
     return {"speeds_ms": speeds, "costs": costs, "checks": checks}

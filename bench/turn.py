@@ -16,7 +16,7 @@ from facrt.model.checkpoint import load_chat
 from facrt.model.decoder import CachedAttention
 from facrt.model.settings import SPEECH_SYSTEM_PROMPT, GenerationSettings
 from facrt.model.speech_head import RefinementLoop
-from facrt.runtime.engine import SPEECH_HEADS, Engine, load
+from facrt.runtime.engine import FORMS, Engine, load
 from facrt.runtime.generate import Step
 from facrt.runtime.prompt import Message
 
@@ -50,8 +50,8 @@ def growth(engine: Engine, prompt: np.ndarray, embeds: np.ndarray, num_steps: in
     marks: list[tuple[int, int]] = []
 
     def observe(_: Step) -> None:
-        decoders = [engine.backbone, getattr(engine.speech_head, "decoder", None)]
-        made = sum(decoder.num_bindings for decoder in decoders if decoder)  # type: ignore[attr-defined]
+        decoders = (engine.backbone, getattr(engine.speech_head, "decoder", None))
+        made = sum(getattr(decoder, "num_bindings", 0) for decoder in decoders)  # C++ decoders bind nothing
         marks.append((made, tracemalloc.get_traced_memory()[0]))
 
     tracemalloc.start()
@@ -67,14 +67,16 @@ def main() -> None:
     parser.add_argument("source", nargs="?", default="nano", help="a checkpoint folder, or nano")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--speech-head", choices=SPEECH_HEADS, default=None)
+    parser.add_argument("--backbone", choices=FORMS, default=None)
+    parser.add_argument("--speech-head", choices=FORMS, default=None)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     source, name = checkpoint_folder(options.source)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         export(ExportRequest(str(source), bundle, verify=False))
-        engine = load(bundle, num_threads=options.threads, speech_head=options.speech_head)
+        forms = {"backbone": options.backbone, "speech_head": options.speech_head}
+        engine = load(bundle, num_threads=options.threads, **forms)
         pcm = question()
         message = Message("user", None, pcm)
         prompt = engine.prompter.encode([Message("system", SPEECH_SYSTEM_PROMPT), message])

@@ -28,6 +28,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.engine import Engine
 from ..runtime.generate import merge
 from ..runtime.prompt import Message
+from .sizes import weights as weights_of
 
 ANSWER_STEPS = 24
 FLOW_TOKENS = 60
@@ -56,9 +57,9 @@ def measure_cost(
 
     Returns:
         "components": name -> scheme, bytes, bytes per weight, compression against float32; "layers": rows of component,
-        layer, sqnr_db, for the components that are stored as integers; "text_agreement", "speech_agreement": shares of
-        equal argmax under teacher forcing, with their counts; with a detokenizer "mel_l1" [nats], "mel_relative" and
-        "spectral_distance_db" of the waveforms.
+        layer, sqnr_db, for the components that are stored as integers and have a graph; "text_agreement",
+        "speech_agreement": shares of equal argmax under teacher forcing, with their counts; with a detokenizer "mel_l1"
+        [nats], "mel_relative" and "spectral_distance_db" of the waveforms.
     """
     with torch.inference_mode():
         forced = [_teach(engine, chat, pcm) for pcm in questions]
@@ -74,13 +75,15 @@ def measure_cost(
 
 
 def _sizes(bundle: Bundle) -> dict[str, dict[str, Any]]:
-    """Per component: bytes of its graph file(s), of them per weight, and the same weights in float32 over them."""
-    sizes = {}
-    for name, file in bundle.manifest.graphs.items():
-        size = sum(entry.size_bytes for other, entry in bundle.manifest.files.items() if other.startswith(file))
-        weights = num_weights(bundle.folder / file)
+    """Per component: bytes of its graph, or else its native form, per weight, and its float32 weights over them."""
+    sizes, manifest = {}, bundle.manifest
+    counted = weights_of(manifest.model)
+    for name, scheme in manifest.recipe.items():
+        file = manifest.graphs.get(name) or manifest.native[name]
+        size = sum(entry.size_bytes for other, entry in manifest.files.items() if other.startswith(file))
+        weights = num_weights(bundle.folder / file) if name in manifest.graphs else counted[name].total
         sizes[name] = {
-            "scheme": bundle.manifest.recipe[name],
+            "scheme": scheme,
             "bytes": size,
             "bytes_per_weight": size / max(1, weights),
             "compression": 4 * weights / size,
@@ -209,7 +212,8 @@ def _reference_layers(module: nn.Module, run: Callable[[], object]) -> list[Tens
 
 
 def _compare(engine: Engine, component: str, inputs: Sequence[Tensor], seen: Sequence[Tensor]) -> list[dict[str, Any]]:
-    if not SCHEMES[engine.bundle.manifest.recipe[component]].quantize:
+    manifest = engine.bundle.manifest
+    if component not in manifest.graphs or not SCHEMES[manifest.recipe[component]].quantize:
         return []
     found = run_with_layers(engine.bundle, component, [x.numpy() for x in inputs])
     rows = []

@@ -15,7 +15,6 @@ from .devices import Device
 
 FRAMES_PER_SECOND = 50
 GRAPH_INT8_BLOCK = 128  # export/quantized.py: MatMulNBits repeats a row's scale
-NATIVE = ("speech_upsampling", "speech_head")  # what the C++ loop runs on a CPU
 CPU_RUNTIME_BYTES = 200 << 20  # Python, numpy, ONNX Runtime; measured, rounded up
 GPU_RUNTIME_BYTES = 800 << 20  # the same, and a CUDA context with TensorRT's libraries: an assumption
 BUILD_FACTOR, BUILD_BYTES = 4.1, 200 << 20  # a TensorRT build: peak per byte of a graph, and beside it
@@ -36,13 +35,15 @@ class Setup:
         return 4 if self.device.is_cpu else 2
 
     def is_native(self, component: str) -> bool:
-        """Whether the C++ loop runs it: on a CPU, where the head has no experts."""
-        return self.device.is_cpu and component in NATIVE and not self.config.chat.speech.num_experts
+        """Whether the C++ decoders run it: on a CPU, where it has no experts."""
+        chat = self.config.chat
+        decoders = {"backbone": chat.text, "speech_upsampling": chat.speech, "speech_head": chat.speech}
+        return self.device.is_cpu and component in decoders and not decoders[component].num_experts
 
     def bytes_per_weight(self, component: str) -> float:
         """Of a matrix in memory, its scales included.
 
-        A GPU and the native speech head have float16 scales; graphs on a CPU have float32 ones, and unfold fp16.
+        A GPU and the native decoders have float16 scales; graphs on a CPU have float32 ones, and unfold fp16.
         """
         scheme = SCHEMES[self.recipe[component]]
         in_graph = self.device.is_cpu and not self.is_native(component)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import FacrtError, RequestError
 from ..model import checkpoint
@@ -22,13 +22,16 @@ from ..model.settings import SPEECH_SYSTEM_PROMPT, GenerationSettings
 from ..model.speech_head import RefinementLoop
 from ..runtime import _native
 from ..runtime.backend import Array
+from ..runtime.bundle import open_bundle
 from ..runtime.engine import Engine, load
 from ..runtime.generate import Step
+from ..runtime.native_backbone import NativeBackbone
 from ..runtime.native_speech_head import NativeSpeechHead
 from ..runtime.prompt import Message, Prompter
 from ..runtime.sampling import SpeechSampling
 from .cost import measure_cost
 from .memory import available_bytes, reference_bytes
+from .native_file import smallest_exact
 from .tolerances import LIMITS, find_limit, judged_as
 
 NUM_STEPS = 8
@@ -111,7 +114,8 @@ def compare(
     needed, free = reference_bytes(source), available_bytes()
     if needed > free:
         return {"ok": True, "skipped": f"the reference needs {needed >> 30} GiB of memory, {free >> 30} are free"}
-    engine = load(folder, check_hashes=False, speech_head="onnx", backend=backend)
+    form = "onnx" if "backbone" in open_bundle(folder, check_hashes=False).manifest.graphs else "native"
+    engine = load(folder, check_hashes=False, backbone=form, speech_head="onnx", backend=backend)
     rows: list[Row] = []
     with torch.inference_mode():
         chat = checkpoint.load_chat(source)
@@ -198,6 +202,8 @@ def _compare_chat(engine: Engine, chat: ChatModel, rows: list[Row]) -> dict[str,
     _row(engine, rows, "text_logits", "backbone", text, torch.stack([s.text_logits for s in wanted[:same]]))
     speech = np.stack([s.speech_logits[0] for s in found[:same]])
     _row(engine, rows, "speech_logits", "speech_head", speech, torch.stack([s.speech_logits[0] for s in wanted[:same]]))
+    if {"backbone"} <= engine.bundle.manifest.native.keys() & engine.bundle.manifest.graphs.keys():
+        _compare_native_backbone(engine, chat, wanted[0], rows)
     if "speech_head" in engine.bundle.manifest.native:
         ids = torch.from_numpy(prompt)
         _compare_native_head(engine, chat, wanted[0].hidden + chat.backbone.embedding(ids), rows)
@@ -205,6 +211,24 @@ def _compare_chat(engine: Engine, chat: ChatModel, rows: list[Row]) -> dict[str,
         "text_ids_equal": turn.text_ids == reference.text_ids,
         "speech_ids_equal": turn.speech_ids == reference.speech_ids,
     }
+
+
+def _compare_native_backbone(engine: Engine, chat: ChatModel, wanted: ReferenceStep, rows: list[Row]) -> None:
+    """The prompt: later steps depend on tokens, which rounding may turn."""
+    manifest = engine.bundle.manifest
+    path, capacity = engine.bundle.folder / manifest.native["backbone"], len(wanted.embeds)
+    backbone = NativeBackbone(path, chat.config, capacity, 1, manifest.cache_dtype)
+    stored = _judged_as(backbone.loop.format, chat.backbone)
+    if manifest.cache_dtype == "int8" and stored == "fp32":
+        stored = "int8"
+    hidden, logits = backbone(wanted.embeds.numpy())
+    _append(rows, "native_hidden", "backbone", LIMITS["hidden"].get(stored), hidden, wanted.hidden)
+    _append(rows, "native_text_logits", "backbone", LIMITS["text_logits"].get(stored), logits, wanted.text_logits)
+
+
+def _judged_as(stored: str, module: nn.Module) -> str:
+    """The format of a weight file; fp32 where a smaller one holds these weights exactly."""
+    return "fp32" if stored == smallest_exact(module, {}) else stored
 
 
 def _compare_native_head(engine: Engine, chat: ChatModel, u: Tensor, rows: list[Row]) -> None:
@@ -215,7 +239,7 @@ def _compare_native_head(engine: Engine, chat: ChatModel, u: Tensor, rows: list[
     loop = RefinementLoop(chat.speech_head, chat.config)
     loop.prefill(u, lambda logits, _: int(logits.argmax()))
     found, wanted = head.group_logits()[0], loop.last_logits[0]
-    limit = LIMITS["native_speech_logits"].get(head.loop.format)
+    limit = LIMITS["speech_logits"].get(_judged_as(head.loop.format, chat.speech_head))
     _append(rows, "native_speech_logits", "speech_head", limit, found, wanted)
 
 

@@ -34,17 +34,19 @@ from ..quant.schemes import SCHEMES, Scheme
 from ..runtime.bundle import Manifest, TableEntry, hash_files, open_bundle
 from ..runtime.engine import DEFAULT_MAX_POSITIONS
 from ..staging import staged
-from . import native_head, passes, qdq, quantized, tables
+from . import native_backbone, native_head, passes, qdq, quantized, tables
 from .build import build_plans, open_build_library
 from .calibration import calibrate, open_prompter, read_questions
 from .cost import is_quantized
 from .device_sampling import SpeechChoice, SpeechInput
+from .native_file import find_packing, smallest_exact, supports
 from .parity import compare, measure, refuse_too_short
 from .source import checkpoint_folder, companions, read_config
 from .targets import Target, find_target
 from .trace import DecoderGraph, StepGraph, trace
 
 EXTERNAL_DATA_BYTES = 256 << 20  # a larger graph keeps its weights in a file beside it, which is memory-mapped
+BACKBONE_FORMS = ("native", "onnx", "both")
 EXPERTS = ("gate_up", "down")  # parameters of a mixture of experts
 SMALL_BYTES = 256  # tensors up to this stay in the graph
 PRODUCTS = {"nbits": quantized.packed_product, "qdq": qdq.dequantized_product}
@@ -70,6 +72,7 @@ class ExportRequest:
     max_positions: int = DEFAULT_MAX_POSITIONS  # of a target whose caches have one length for good
     build: bool = True  # compile at once, where the target is compiled ahead of time
     system: str | None = None  # the system prompt of the bundle's conversations; default: the checkpoint's
+    backbone: str = "both"  # the forms that a CPU's backbone is written in: native, onnx or both
     kv_cache: str | None = None  # how the graphs keep keys and values: fp32, fp16 or int8; default: as the target does
 
 
@@ -93,6 +96,8 @@ def export(request: ExportRequest, progress: Progress = lambda *_: None) -> Mani
     table = components(config, target.keep(request.max_positions))
     recipe = wish.recipe(table)
     _refuse_quantized_experts(config.chat, recipe, target)
+    if request.backbone == "native" and not supports(config.chat.text):
+        raise RequestError("a mixture of experts has no native backbone: leave --backbone out")
     model = open_model(source, *beside)
     if request.verify:
         refuse_too_short(open_prompter(model), target.keep(request.max_positions).positions)
@@ -121,7 +126,11 @@ def _refuse_misplaced(request: ExportRequest, target: Target) -> None:
     if request.native is not None and target.integers != "nbits":
         raise RequestError(f"target {target.name} has no native speech head: leave --native out")
     if request.native is not None:
-        native_head.find_packing(request.native)
+        find_packing(request.native)
+    if request.backbone not in BACKBONE_FORMS:
+        raise RequestError(f"--backbone {request.backbone!r} is unknown; allowed: {', '.join(BACKBONE_FORMS)}")
+    if request.backbone != "both" and target.integers != "nbits":
+        raise RequestError(f"target {target.name} has no native backbone: leave --backbone out")
     if request.max_positions < 1:
         raise RequestError(f"--max-positions is {request.max_positions}; 1 or more is needed")
     if target.build is not None and target.build.ahead_of_time and request.build:
@@ -250,18 +259,13 @@ def _write(
 ) -> Manifest:
     graphs = {}
     for component in table.values():
+        if component.name == "backbone" and request.backbone == "native":
+            continue
         progress("exporting", component.name, 0)
         graphs[component.name] = f"{component.name}.onnx"
         size = write_graph(model, component, recipe[component.name], target, folder / graphs[component.name], progress)
         progress("exporting", component.name, size)
-    native: dict[str, str] = {}
-    if target.integers == "nbits" and native_head.supports(model.config.chat):
-        native["speech_head"] = native_head.FILE
-        head, path = model.chat.speech_head, folder / native_head.FILE
-        precision = request.native or SCHEMES[recipe["speech_head"]].packing
-        progress("exporting", "native speech head", 0)
-        size = native_head.write_native_head(head, model.config.chat, model.readers, precision, path)
-        progress("exporting", "native speech head", size)
+    native = _write_native(model, recipe, folder, request, progress) if target.integers == "nbits" else {}
     progress("exporting", "tables", 0)
     entries: dict[str, TableEntry] = tables.write_chat_tables(model.chat, model.readers, recipe["backbone"], folder)
     speakers: dict[str, int] = {}
@@ -298,6 +302,33 @@ def _write(
         plans={},
         files=hash_files(folder, files),
     )
+
+
+def _write_native(
+    model: OpenModel, recipe: Mapping[str, str], folder: Path, request: ExportRequest, progress: Progress
+) -> dict[str, str]:
+    """The weight files of the C++ decoders, which run a dense backbone and speech head on a CPU: component -> file."""
+    chat, files = model.chat, {}
+
+    def precision_of(component: str, module: nn.Module, wanted: str | None) -> str:
+        precision = wanted or SCHEMES[recipe[component]].packing
+        return smallest_exact(module, model.readers) if precision == "fp32" else precision
+
+    if supports(model.config.chat.text) and request.backbone != "onnx":
+        files["backbone"] = native_backbone.FILE
+        progress("exporting", "native backbone", 0)
+        precision = precision_of("backbone", chat.backbone, None)
+        path = folder / native_backbone.FILE
+        size = native_backbone.write_native_backbone(chat.backbone, model.readers, precision, path)
+        progress("exporting", "native backbone", size)
+    if supports(model.config.chat.speech):
+        files["speech_head"] = native_head.FILE
+        progress("exporting", "native speech head", 0)
+        precision = precision_of("speech_head", chat.speech_head, request.native)
+        path = folder / native_head.FILE
+        size = native_head.write_native_head(chat.speech_head, model.config.chat, model.readers, precision, path)
+        progress("exporting", "native speech head", size)
+    return files
 
 
 def write_graph(

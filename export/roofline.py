@@ -16,7 +16,7 @@ MACS_SHARE = 0.5  # of the peak rate: published prefills on Orin reach 0.48 and 
 GPU_BANDWIDTH_SHARE = 0.85  # fitted, with the next, to four published decode rates on Orin
 GPU_LAYER_US = 50.0  # what a layer costs beside its bytes
 CPU_BANDWIDTH_SHARE = 1.0  # of what was measured
-CPU_LAYER_US = {"graph": 100.0, "native": 10.0}  # ONNX Runtime's executor and attention; the C++ loop
+CPU_LAYER_US = {"graph": 100.0, "native": 10.0}  # ONNX Runtime's executor and attention; the C++ decoders
 
 
 @dataclass(frozen=True, slots=True)

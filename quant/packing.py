@@ -1,6 +1,6 @@
 """Matrices in the tiles that the native kernels read: 16 rows interleaved, in one of six precisions.
 
-The layout of each is written in cpp_ext/include/facrt/speech_head_file.hpp.
+The layout of each is written in cpp_ext/include/facrt/packed_matrix.hpp.
 """
 
 from __future__ import annotations

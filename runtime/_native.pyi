@@ -172,6 +172,63 @@ class Sampler:
         Raises ValueError when logits hold NaN, +inf or nothing above -inf, or for an option that is not allowed.
         """
 
+class Backbone:
+    """
+    The dense text model on rows of embeddings, all of it in C++.
+
+    Results are the same bits for any number of threads, and for rows given at once or in parts. A call that raises leaves
+    the state as it was before it. Belongs to one thread at a time. Source: SEMANTICS.md 4.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, *, num_threads: int = 1, max_positions: int = 4096, cache: str = "fp32"
+    ) -> None:
+        """
+        Maps a backbone file.
+
+        max_positions: that the KV cache may hold; memory is taken as they are used.
+        cache: keys and values in "fp32", "fp16" or "int8" (a scale per key and per value).
+        The environment variable FACRT_ISA forces an instruction set.
+        Raises OSError when the file cannot be opened, RuntimeError when it is no usable backbone file or FACRT_ISA names what
+        this processor cannot run, ValueError when an argument is not allowed.
+        """
+
+    @property
+    def isa(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def num_positions(self) -> int: ...
+    @property
+    def max_positions(self) -> int: ...
+    @property
+    def cache_bytes_per_position(self) -> int: ...
+    def forward_into(
+        self,
+        embeds: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+        hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu")],
+        logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")],
+    ) -> None:
+        """
+        Runs new positions: embeds [S, H] -> hidden [S, H] after the final norm, and logits [V] of the last one.
+
+        Raises ValueError for another shape, NaN or infinity, and beyond max_positions.
+        """
+
+    def truncate(self, position: int) -> None:
+        """Forgets every position from `position` on."""
+
+    def read_weights(self) -> int:
+        """
+        Reads the whole weight file once, all threads together; returns a checksum.
+        """
+
 class SpeechHeadLoop:
     """
     The refinement loop: group_size speech tokens per backbone step, all of it in C++.

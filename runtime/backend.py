@@ -24,8 +24,12 @@ class Graph(Protocol):
 class DecoderGraph(Protocol):
     """A component with a KV cache of fixed capacity."""
 
-    length: int  # positions in the cache
     capacity: int
+
+    @property
+    def length(self) -> int:
+        """Positions in the cache."""
+        ...
 
     def __call__(self, x: Array) -> tuple[Array, ...]:
         """Runs new positions [S, hidden].

@@ -23,7 +23,7 @@ class OrtBackend:
         # device: "cpu", or "cuda", where caches lie in the GPU's memory
         self._bundle = bundle
         self._num_threads = num_threads
-        self._device = device
+        self.device = device
         self._provider = PROVIDERS[device]
         if self._provider not in ort.get_available_providers():
             raise RequestError(
@@ -36,10 +36,10 @@ class OrtBackend:
     def decoder(self, component: str, capacity: int) -> DecoderGraph:
         session, row = self._session(component), self._bundle.components[component]
         if self._bundle.manifest.cache == "prefix":
-            if self._device != "cpu":
-                raise RequestError(f"backend {self._device} runs static caches alone; this bundle has growing ones")
+            if self.device != "cpu":
+                raise RequestError(f"backend {self.device} runs static caches alone; this bundle has growing ones")
             return PrefixDecoder(session, row, capacity)
-        return StaticDecoder(session, row, capacity, self._device)
+        return StaticDecoder(session, row, capacity, self.device)
 
     def _session(self, component: str) -> ort.InferenceSession:
         options = ort.SessionOptions()

@@ -19,6 +19,7 @@ from ._native import EmbeddingTable
 
 FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
+NATIVE = ("backbone", "speech_head")  # what the C++ decoders run
 LIBRARIES = ("tensorrt_rtx", "tensorrt")  # that make plans
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -59,7 +60,7 @@ class Manifest:
     cache: CacheLayout
     model: ModelConfig
     recipe: dict[str, str]  # component -> precision
-    graphs: dict[str, str]  # component -> .onnx file
+    graphs: dict[str, str]  # component -> .onnx file; the backbone may be without, where it has a native form
     native: dict[str, str]  # component -> weight file of its native form, where it has one
     tables: dict[str, TableEntry]
     tokenizer: str
@@ -97,8 +98,9 @@ class Manifest:
             faults.append(f"cache_dtype {self.cache_dtype!r}")
         if self.positions is not None and (type(self.positions) is not int or self.positions < 1):
             faults.append(f"positions {self.positions!r}")
-        if set(self.recipe) != set(self.graphs):
-            faults.append(f"recipe and graphs disagree about {', '.join(sorted(set(self.recipe) ^ set(self.graphs)))}")
+        forms = set(self.graphs) | ({"backbone"} & set(self.native))
+        if set(self.recipe) != forms:
+            faults.append(f"recipe and graphs disagree about {', '.join(sorted(set(self.recipe) ^ forms))}")
         if list(self.speakers.values()) != list(range(len(self.speakers))):
             faults.append(f"speakers {self.speakers} do not number the rows of a table")
         faults += [f"table {k} has dtype {t.dtype!r}" for k, t in self.tables.items() if t.dtype not in ITEM_BYTES]
@@ -127,6 +129,13 @@ class Bundle:
     components: dict[str, Component] = field(repr=False)
 
     def graph_path(self, component: str) -> Path:
+        """Where a component's graph lies.
+
+        Raises:
+            BundleError: the bundle has only its native form.
+        """
+        if component not in self.manifest.graphs:
+            raise BundleError(f"{self.folder} holds no graph of the {component}; export it with --{component} both")
         return self.folder / self.manifest.graphs[component]
 
     def plan_path(self, component: str) -> Path:
@@ -199,11 +208,11 @@ def open_bundle(folder: Path | str, check_hashes: bool = True) -> Bundle:
 
 def _check_contents(folder: Path, manifest: Manifest, table: Mapping[str, Component]) -> None:
     where = folder / MANIFEST
-    if set(manifest.graphs) != set(table):
-        wrong = ", ".join(sorted(set(manifest.graphs) ^ set(table)))
+    if set(manifest.recipe) != set(table):
+        wrong = ", ".join(sorted(set(manifest.recipe) ^ set(table)))
         raise BundleError(f"{where}: graphs and model disagree about {wrong}; export the bundle again")
-    if not set(manifest.native) <= {"speech_head"}:
-        raise BundleError(f"{where}: only speech_head has a native form, not {', '.join(manifest.native)}")
+    if not set(manifest.native) <= set(NATIVE):
+        raise BundleError(f"{where}: only {' and '.join(NATIVE)} have native forms, not {', '.join(manifest.native)}")
     chat = manifest.model.chat
     hidden = chat.text.hidden_size
     needed: dict[str, tuple[int, ...]] = {

@@ -16,7 +16,7 @@ from ..errors import RequestError
 from ..model.settings import SPEECH_SYSTEM_PROMPT, TEXT_SYSTEM_PROMPT, GenerationSettings
 from ..model.turn import Turn
 from .audio import checked_pcm, read_audio
-from .backend import Array, Backend, SpeechHead
+from .backend import Array, Backend, DecoderGraph, SpeechHead
 from .backend_ort import OrtBackend
 from .bundle import Bundle, open_bundle
 from .conversation import Conversation
@@ -26,6 +26,7 @@ from .generate import Loop
 from .hearing import Hearing
 from .listening import Listener
 from .metrics import Waterfall
+from .native_backbone import NativeBackbone
 from .native_speech_head import NativeSpeechHead
 from .pipeline import Answer
 from .prompt import Message, Prompter
@@ -34,7 +35,7 @@ from .tools import Tool
 from .voice_tokenizer import VoiceTokenizer
 
 DEFAULT_MAX_POSITIONS = 4096
-SPEECH_HEADS = ("native", "onnx")
+FORMS = ("native", "onnx")  # of the backbone and of the speech head
 SPEECH_CACHES = ("fp32", "fp16", "int8")
 BACKENDS = ("onnx", "cuda", "tensorrt")
 AudioInput = str | Path | np.ndarray
@@ -71,6 +72,7 @@ def load(
     num_threads: int | None = None,
     max_positions: int | None = None,
     check_hashes: bool = True,
+    backbone: str | None = None,
     speech_head: str | None = None,
     speech_cache: str = "fp32",
     backend: str | None = None,
@@ -83,18 +85,18 @@ def load(
         max_positions: prompt plus answer, in backbone positions (5 per second of speech); default: what the bundle was
             compiled for, else 4096.
         check_hashes: False skips the SHA-256 of the bundle's files.
-        speech_head: "native" or "onnx"; default: native where the bundle holds it.
+        backbone, speech_head: "native" or "onnx"; default: native where the bundle holds it and no GPU is asked for.
         speech_cache: how the native speech head keeps keys and values: "fp32", "fp16" or "int8".
         backend: "onnx" (the CPU), "cuda" (ONNX Runtime on an NVIDIA GPU) or "tensorrt"; default: as the target.
 
     Raises:
         BundleError: the bundle is damaged or of another version.
-        RequestError: num_threads or max_positions is not at least 1, or the bundle has no such speech head or cache.
+        RequestError: num_threads or max_positions is not at least 1, or the bundle has no such form or cache.
     """
     if num_threads is not None and num_threads < 1:
         raise RequestError(f"num_threads {num_threads} is not at least 1")
     bundle = open_bundle(folder, check_hashes)
-    return Engine(bundle, num_threads or _num_cores(), max_positions, speech_head, speech_cache, backend)
+    return Engine(bundle, num_threads or _num_cores(), max_positions, backbone, speech_head, speech_cache, backend)
 
 
 def _open_backend(bundle: Bundle, num_threads: int, kind: str | None) -> Backend:
@@ -121,21 +123,40 @@ def _num_positions(bundle: Bundle, wanted: int | None) -> int:
     return wanted
 
 
+def _native_file(bundle: Bundle, backend: Backend, component: str, kind: str | None) -> Path | None:
+    """The weight file of a component that C++ is to run; None where the backend runs its graph.
+
+    Raises:
+        RequestError: there is no such form.
+    """
+    name, file = component.replace("_", " "), bundle.manifest.native.get(component)
+    if kind not in (None, *FORMS):
+        raise RequestError(f"{name} {kind!r} is unknown; allowed: {', '.join(FORMS)}")
+    if kind == "native" and file is None:
+        raise RequestError(f"this bundle holds no native {name}; use onnx, or export it again")
+    on_cpu = isinstance(backend, OrtBackend) and backend.device == "cpu"
+    return bundle.folder / file if file and (kind == "native" or (kind is None and on_cpu)) else None
+
+
+def _open_backbone(bundle: Bundle, backend: Backend, num_threads: int, capacity: int, kind: str | None) -> DecoderGraph:
+    file = _native_file(bundle, backend, "backbone", kind)
+    if file is None:
+        return backend.decoder("backbone", capacity)
+    manifest = bundle.manifest
+    return NativeBackbone(file, manifest.model.chat, capacity, num_threads, manifest.cache_dtype)
+
+
 def _open_speech_head(
     bundle: Bundle, backend: Backend, num_threads: int, capacity: int, kind: str | None, cache: str
 ) -> SpeechHead:
-    if kind not in (None, *SPEECH_HEADS):
-        raise RequestError(f"speech head {kind!r} is unknown; allowed: {', '.join(SPEECH_HEADS)}")
+    file = _native_file(bundle, backend, "speech_head", kind)
     if cache not in SPEECH_CACHES:
         raise RequestError(f"speech cache {cache!r} is unknown; allowed: {', '.join(SPEECH_CACHES)}")
-    config, file = bundle.manifest.model.chat, bundle.manifest.native.get("speech_head")
-    if kind == "onnx" or (kind is None and file is None):
+    if file is None:
         if cache != "fp32":
             raise RequestError(f"speech cache {cache!r} needs the native speech head; a graph's is chosen at export")
         return _graph_speech_head(bundle, backend, capacity)
-    if file is None:
-        raise RequestError("this bundle holds no native speech head; use onnx, or export it again")
-    return NativeSpeechHead(bundle.folder / file, config, capacity, num_threads, cache)
+    return NativeSpeechHead(file, bundle.manifest.model.chat, capacity, num_threads, cache)
 
 
 def _graph_speech_head(bundle: Bundle, backend: Backend, capacity: int) -> SpeechHead:
@@ -160,6 +181,7 @@ class Engine:
         bundle: Bundle,
         num_threads: int,
         max_positions: int | None = None,
+        backbone: str | None = None,
         speech_head: str | None = None,
         speech_cache: str = "fp32",
         backend_kind: str | None = None,
@@ -170,7 +192,7 @@ class Engine:
         self.bundle = bundle
         self.config = config
         self.hearing = Hearing(backend, grouping, config)
-        self.backbone = backend.decoder("backbone", max_positions)
+        self.backbone = _open_backbone(bundle, backend, num_threads, max_positions, backbone)
         self.speech_head = _open_speech_head(bundle, backend, num_threads, max_positions, speech_head, speech_cache)
         self.loop = Loop(config, self.backbone, self.speech_head, bundle.embedding_table("text_embedding"), grouping)
         template = bundle.manifest.chat_template

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from facrt.export.pipeline import ExportRequest, OpenModel, export
-from facrt.runtime.engine import SPEECH_HEADS, Engine, load
+from facrt.runtime.engine import FORMS, Engine, load
 from filelock import FileLock
 from goldens import DETOKENIZER, LM, LM_CASES, S3, inputs, waveforms
 from small import open_small
@@ -71,10 +71,10 @@ def golden_engine(golden_bundle: Path) -> Engine:
     return load(golden_bundle, max_positions=512)
 
 
-@pytest.fixture(scope="session", params=SPEECH_HEADS)
+@pytest.fixture(scope="session", params=FORMS)
 def golden_engine_with_head(request: pytest.FixtureRequest, golden_bundle: Path) -> Engine:
     """The golden engine with each kind of speech head."""
-    return load(golden_bundle, max_positions=512, speech_head=request.param)
+    return load(golden_bundle, max_positions=512, backbone=request.param, speech_head=request.param)
 
 
 @pytest.fixture

@@ -25,5 +25,6 @@ NB_MODULE(_native, m) {
     facrt::bindings::add_embedding_table(m);
     facrt::bindings::add_hidden_split(m);
     facrt::bindings::add_sampler(m);
+    facrt::bindings::add_backbone(m);
     facrt::bindings::add_speech_head(m);
 }

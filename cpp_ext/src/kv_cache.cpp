@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #include "facrt/dtype.hpp"
 
@@ -41,7 +43,14 @@ std::byte biased(float x) {
 
 }  // namespace
 
-KvCache::KvCache(const SpeechHeadDims& dims, std::size_t num_positions, CacheFormat cache_format)
+CacheFormat cache_format_from_name(std::string_view name) {
+    if (name == "fp32") return CacheFormat::float32;
+    if (name == "fp16") return CacheFormat::float16;
+    if (name == "int8") return CacheFormat::int8;
+    throw std::invalid_argument("cache \"" + std::string(name) + "\" must be fp32, fp16 or int8");
+}
+
+KvCache::KvCache(const DecoderDims& dims, std::size_t num_positions, CacheFormat cache_format)
     : format(weight_format(cache_format)),
       num_layers_(dims.num_layers),
       num_heads_(dims.num_kv_heads),

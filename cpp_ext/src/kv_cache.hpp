@@ -3,7 +3,8 @@
 #include <cstdint>
 
 #include "activations.hpp"
-#include "facrt/speech_head.hpp"
+#include "facrt/cache_format.hpp"
+#include "facrt/decoder_weights.hpp"
 
 namespace facrt {
 
@@ -15,7 +16,7 @@ namespace facrt {
 // into the weights.
 class KvCache {
   public:
-    KvCache(const SpeechHeadDims& dims, std::size_t num_positions, CacheFormat cache_format);
+    KvCache(const DecoderDims& dims, std::size_t num_positions, CacheFormat cache_format);
 
     const WeightFormat format;  // fp32, fp16 or int8
 

@@ -1,40 +1,25 @@
 #include "facrt/speech_head.hpp"
 
-#include <atomic>
 #include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "checks.hpp"
+#include "decoder.hpp"
 #include "facrt/thread_pool.hpp"
-#include "head_decoder.hpp"
+#include "sweep.hpp"
 
 namespace facrt {
 namespace {
 
 constexpr std::size_t prefill_rows = 640;  // sub-vectors per pass over the weights, about
-constexpr std::size_t most_positions = std::size_t{1} << 24;
 
 std::size_t positions_per_block(const SpeechHeadDims& dims) {
     return std::max<std::size_t>(8, prefill_rows / dims.group_size / 8 * 8);  // kernels take 8 rows at once
 }
 
-std::size_t checked_positions(std::size_t max_positions) {
-    if (max_positions < 1 || max_positions > most_positions) {
-        throw std::invalid_argument("max_positions " + std::to_string(max_positions) + " must be 1 .. " +
-                                    std::to_string(most_positions));
-    }
-    return max_positions;
-}
-
 }  // namespace
-
-CacheFormat cache_format_from_name(std::string_view name) {
-    if (name == "fp32") return CacheFormat::float32;
-    if (name == "fp16") return CacheFormat::float16;
-    if (name == "int8") return CacheFormat::int8;
-    throw std::invalid_argument("cache \"" + std::string(name) + "\" must be fp32, fp16 or int8");
-}
 
 struct SpeechHeadLoop::State {
     State(const std::filesystem::path& path, const SpeechHeadOptions& options)
@@ -43,8 +28,8 @@ struct SpeechHeadLoop::State {
           kernels(kernels::choose()),
           max_positions(checked_positions(options.max_positions)),
           pool(options.num_threads),
-          decoder(file, kernels, pool, positions_per_block(dims) * dims.group_size, max_positions * dims.group_size,
-                  options.cache),
+          decoder(file.decoder, kernels, pool, positions_per_block(dims) * dims.group_size,
+                  max_positions * dims.group_size, options.cache),
           u(positions_per_block(dims), dims.hidden_size, is_integer()),
           sub_vectors(positions_per_block(dims), std::size_t{dims.group_size} * dims.hidden_size, false),
           z(positions_per_block(dims) * dims.group_size, dims.hidden_size, is_integer()),
@@ -57,22 +42,14 @@ struct SpeechHeadLoop::State {
 
     bool is_integer() const { return file.format() >= WeightFormat::int8; }
 
-    void check(std::span<const float> in, std::size_t num_positions, std::size_t num_tokens) const {
-        if (num_positions == 0 || in.size() != num_positions * dims.hidden_size) {
-            throw std::invalid_argument("u has " + std::to_string(in.size()) +
-                                        " values, must have at least one row of " + std::to_string(dims.hidden_size));
-        }
+    std::size_t check(std::span<const float> in, std::size_t num_tokens) const {
+        const std::size_t num_positions = checked_rows("u", in, dims.hidden_size);
         if (num_tokens != dims.group_size) {
             throw std::invalid_argument("tokens has room for " + std::to_string(num_tokens) + ", must have for " +
                                         std::to_string(dims.group_size));
         }
-        float nothing = 0.0f;
-        for (const float value : in) nothing += value * 0.0f;
-        if (nothing != 0.0f) throw std::invalid_argument("u is not finite: it holds NaN or infinity");
-        if (last_tokens.size() + num_positions > max_positions) {
-            throw std::length_error(std::to_string(last_tokens.size() + num_positions) +
-                                    " positions do not fit the cache of " + std::to_string(max_positions));
-        }
+        check_room(last_tokens.size() + num_positions, max_positions);
+        return num_positions;
     }
 
     // rows: [num_positions, H] -> sub_vectors
@@ -160,7 +137,7 @@ struct SpeechHeadLoop::State {
     const kernels::Kernels& kernels;
     std::size_t max_positions;
     ThreadPool pool;
-    HeadDecoder decoder;
+    Decoder decoder;
     Activations u;                         // [positions per block, H]
     Activations sub_vectors;               // [positions per block, group_size * H]
     Activations z;                         // [positions per block * group_size, H]
@@ -212,15 +189,7 @@ void SpeechHeadLoop::truncate(std::size_t position) {
 }
 
 std::uint64_t SpeechHeadLoop::read_weights() {
-    constexpr std::size_t turn_bytes = 65536;
-    const std::span<const std::byte> bytes = state_->file.bytes();
-    const std::size_t num_turns = bytes.size() / turn_bytes;
-    std::atomic<std::uint64_t> sum{0};
-    state_->pool.run(num_turns, 1, [&](std::size_t i, std::size_t) {
-        sum.fetch_add(state_->kernels.read_sweep(bytes.data() + i * turn_bytes, turn_bytes), std::memory_order_relaxed);
-    });
-    const std::span<const std::byte> rest = bytes.subspan(num_turns * turn_bytes);
-    return sum.load() + state_->kernels.read_sweep(rest.data(), rest.size() / 256 * 256);
+    return read_all(state_->file.bytes(), state_->pool, state_->kernels);
 }
 
 std::int32_t int8_multiply_adds(std::size_t num_rounds) {
@@ -230,8 +199,7 @@ std::int32_t int8_multiply_adds(std::size_t num_rounds) {
 void SpeechHeadLoop::prefill(std::span<const float> u, Sampler& sampler, const SamplingOptions& options,
                              std::span<std::int64_t> tokens) {
     State& s = *state_;
-    const std::size_t num_positions = u.size() / s.dims.hidden_size, block = positions_per_block(s.dims);
-    s.check(u, num_positions, tokens.size());
+    const std::size_t num_positions = s.check(u, tokens.size()), block = positions_per_block(s.dims);
     s.all_or_nothing([&] {
         for (std::size_t first = 0; first < num_positions; first += block) {
             const std::size_t count = std::min(block, num_positions - first);
@@ -249,8 +217,7 @@ void SpeechHeadLoop::prefill(std::span<const float> u, Sampler& sampler, const S
 
 void SpeechHeadLoop::extend(std::span<const float> u) {
     State& s = *state_;
-    const std::size_t num_positions = u.size() / s.dims.hidden_size, block = positions_per_block(s.dims);
-    s.check(u, num_positions, s.dims.group_size);
+    const std::size_t num_positions = s.check(u, s.dims.group_size), block = positions_per_block(s.dims);
     for (std::size_t first = 0; first < num_positions; first += block) {
         const std::size_t count = std::min(block, num_positions - first);
         s.upsample(u.data() + first * s.dims.hidden_size, count);
@@ -263,7 +230,10 @@ void SpeechHeadLoop::extend(std::span<const float> u) {
 void SpeechHeadLoop::group(std::span<const float> u, Sampler& sampler, const SamplingOptions& options,
                            std::span<std::int64_t> tokens) {
     State& s = *state_;
-    s.check(u, 1, tokens.size());
+    if (s.check(u, tokens.size()) != 1) {
+        throw std::invalid_argument("u has " + std::to_string(u.size()) + " values, must have one row of " +
+                                    std::to_string(s.dims.hidden_size));
+    }
     s.all_or_nothing([&] {
         s.upsample(u.data(), 1);
         s.advance(0, 1);

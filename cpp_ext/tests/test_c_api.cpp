@@ -5,7 +5,7 @@
 #include "check.hpp"
 #include "facrt/facrt.h"
 #include "facrt/speech_head.hpp"
-#include "random_head.hpp"
+#include "random_weights.hpp"
 
 namespace {
 
@@ -50,7 +50,7 @@ bool failed(facrt_status found, facrt_status wanted, std::string_view part) {
 }
 
 void it_gives_what_the_class_gives() {
-    const TemporaryHeadFile file(RandomHead(dims, WeightFormat::int8).bytes());
+    const TemporaryFile file(RandomHead(dims, WeightFormat::int8).bytes());
     const std::vector<float> u = hidden_states(7);
     const facrt::SamplingOptions wanted_sampling{
         .temperature = 0.9f, .top_k = 50, .top_p = 0.95, .repetition_penalty = 1.1f};
@@ -92,7 +92,7 @@ void it_gives_what_the_class_gives() {
 }
 
 void every_mistake_has_its_status_and_sentence() {
-    const TemporaryHeadFile file(RandomHead(dims, WeightFormat::fp32).bytes());
+    const TemporaryFile file(RandomHead(dims, WeightFormat::fp32).bytes());
     const std::string path = file.path().string();
     facrt_speech_head* none = nullptr;
     CHECK(failed(facrt_speech_head_open("/nonexistent", nullptr, &none), FACRT_SYSTEM_ERROR, "/nonexistent"));
@@ -102,7 +102,7 @@ void every_mistake_has_its_status_and_sentence() {
     CHECK(failed(facrt_speech_head_open(path.c_str(), &given, &none), FACRT_BAD_ARGUMENT, "max_positions 0"));
     given = options(8, 77);
     CHECK(failed(facrt_speech_head_open(path.c_str(), &given, &none), FACRT_BAD_ARGUMENT, "facrt_cache_format"));
-    const TemporaryHeadFile damaged({'F', 'A'});
+    const TemporaryFile damaged({'F', 'A'});
     CHECK(failed(facrt_speech_head_open(damaged.path().c_str(), nullptr, &none), FACRT_BAD_FILE, "export the bundle"));
     CHECK(none == nullptr);
 

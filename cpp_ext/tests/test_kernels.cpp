@@ -7,7 +7,7 @@
 #include "check.hpp"
 #include "emulated.hpp"
 #include "facrt/speech_head_file.hpp"
-#include "random_head.hpp"
+#include "random_weights.hpp"
 
 namespace {
 

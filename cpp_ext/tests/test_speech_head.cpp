@@ -5,7 +5,7 @@
 #include "../src/kernels/kernels.hpp"
 #include "check.hpp"
 #include "facrt/speech_head.hpp"
-#include "random_head.hpp"
+#include "random_weights.hpp"
 
 namespace {
 
@@ -64,7 +64,7 @@ Run run(const std::filesystem::path& path, const facrt::SpeechHeadOptions& optio
 void threads_and_cached_prompts_change_no_bit() {
     for (const auto& dims : shapes) {
         for (const WeightFormat format : formats) {
-            const TemporaryHeadFile file(RandomHead(dims, format).bytes());
+            const TemporaryFile file(RandomHead(dims, format).bytes());
             const Run one = run(file.path(), {.num_threads = 1, .max_positions = 60});
             for (const std::size_t num_threads : {2, 3, 7}) {
                 const Run other = run(file.path(), {.num_threads = num_threads, .max_positions = 53});
@@ -81,7 +81,7 @@ void threads_and_cached_prompts_change_no_bit() {
 void blocks_of_a_long_prompt_change_no_bit() {
     for (const auto& dims : std::span(shapes).first(2)) {  // 128 and 208 positions to a block
         for (const WeightFormat format : {WeightFormat::fp32, WeightFormat::int8}) {
-            const TemporaryHeadFile file(RandomHead(dims, format).bytes());
+            const TemporaryFile file(RandomHead(dims, format).bytes());
             const Run one = run(file.path(), {.num_threads = 2, .max_positions = 300}, 0, 230);
             const Run cached = run(file.path(), {.num_threads = 2, .max_positions = 300}, 60, 230);
             CHECK(cached.tokens == one.tokens);
@@ -105,7 +105,7 @@ double relative_error(const Run& found, const Run& wanted, std::size_t group_siz
 void every_instruction_set_agrees_with_the_portable_one() {
     for (const auto& dims : shapes) {
         for (const WeightFormat format : formats) {
-            const TemporaryHeadFile file(RandomHead(dims, format).bytes());
+            const TemporaryFile file(RandomHead(dims, format).bytes());
             ::setenv("FACRT_ISA", "portable", 1);
             const Run wanted = run(file.path(), {.max_positions = 52});
             for (const auto* const* isa = facrt::kernels::available(); *isa != nullptr; ++isa) {
@@ -121,7 +121,7 @@ void every_instruction_set_agrees_with_the_portable_one() {
         }
     }
     ::setenv("FACRT_ISA", "abacus", 1);
-    const TemporaryHeadFile file(RandomHead(shapes[1], WeightFormat::int8).bytes());
+    const TemporaryFile file(RandomHead(shapes[1], WeightFormat::int8).bytes());
     CHECK(throws<std::runtime_error>([&] { facrt::SpeechHeadLoop(file.path(), {}); }, "portable"));
     ::unsetenv("FACRT_ISA");
 }
@@ -129,7 +129,7 @@ void every_instruction_set_agrees_with_the_portable_one() {
 void smaller_caches_are_close() {
     using facrt::CacheFormat;
     for (const auto& dims : shapes) {
-        const TemporaryHeadFile file(RandomHead(dims, WeightFormat::fp32).bytes());
+        const TemporaryFile file(RandomHead(dims, WeightFormat::fp32).bytes());
         const Run whole = run(file.path(), {.max_positions = 52});
         for (const auto& [cache, limit] : {std::pair{CacheFormat::float16, 2e-3}, {CacheFormat::int8, 2e-2}}) {
             const Run smaller = run(file.path(), {.max_positions = 52, .cache = cache});
@@ -143,7 +143,7 @@ void smaller_caches_are_close() {
 }
 
 void a_cache_has_the_bytes_it_says() {
-    const TemporaryHeadFile file(RandomHead(shapes[0], WeightFormat::fp32).bytes());
+    const TemporaryFile file(RandomHead(shapes[0], WeightFormat::fp32).bytes());
     const auto bytes = [&](facrt::CacheFormat cache) {
         return facrt::SpeechHeadLoop(file.path(), {.max_positions = 2, .cache = cache}).cache_bytes_per_position();
     };
@@ -156,7 +156,7 @@ void a_cache_has_the_bytes_it_says() {
 }
 
 void it_starts_again_from_any_position() {
-    const TemporaryHeadFile file(RandomHead(shapes[0], WeightFormat::int8).bytes());
+    const TemporaryFile file(RandomHead(shapes[0], WeightFormat::int8).bytes());
     facrt::SpeechHeadLoop loop(file.path(), {.num_threads = 2, .max_positions = 12});
     const std::size_t h = loop.dims().hidden_size;
     const std::vector<float> u = hidden_states(8 * h);
@@ -192,7 +192,7 @@ void it_starts_again_from_any_position() {
 
 void arguments_are_checked() {
     using std::invalid_argument;
-    const TemporaryHeadFile file(RandomHead(shapes[0], WeightFormat::fp32).bytes());
+    const TemporaryFile file(RandomHead(shapes[0], WeightFormat::fp32).bytes());
     CHECK(throws<invalid_argument>([&] { facrt::SpeechHeadLoop(file.path(), {.num_threads = 0}); }, "num_threads"));
     CHECK(throws<invalid_argument>([&] { facrt::SpeechHeadLoop(file.path(), {.max_positions = 0}); }, "max_positions"));
     facrt::SpeechHeadLoop loop(file.path(), {.max_positions = 2});

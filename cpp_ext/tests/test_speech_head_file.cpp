@@ -3,7 +3,7 @@
 
 #include "check.hpp"
 #include "facrt/speech_head_file.hpp"
-#include "random_head.hpp"
+#include "random_weights.hpp"
 
 namespace {
 
@@ -14,7 +14,7 @@ const facrt::SpeechHeadDims dims{40, 36, 50, 2, 3, 1, 12, 3, 104, 100, 0, 1e-6f,
 constexpr std::size_t first_tensor = 88;  // in the tensor table: uint64 offset, uint64 size
 
 void open(const Bytes& bytes) {
-    const TemporaryHeadFile file(bytes);
+    const TemporaryFile file(bytes);
     facrt::SpeechHeadFile(file.path());
 }
 
@@ -29,13 +29,13 @@ void refused(const Bytes& bytes, const std::string& part) {
 }
 
 void a_whole_file_is_read() {
-    const TemporaryHeadFile file(RandomHead(dims, WeightFormat::int4_128).bytes());
+    const TemporaryFile file(RandomHead(dims, WeightFormat::int4_128).bytes());
     const facrt::SpeechHeadFile head(file.path());
     CHECK(head.format() == WeightFormat::int4_128);
     CHECK(head.dims().codebook_size == 104);
-    CHECK(head.layers.size() == 2);
-    CHECK(head.layers[1].gate.rows == 50);
-    CHECK(head.layers[1].gate.padded_cols() == 256);
+    CHECK(head.decoder.layers.size() == 2);
+    CHECK(head.decoder.layers[1].gate.rows == 50);
+    CHECK(head.decoder.layers[1].gate.padded_cols() == 256);
     std::vector<float> row(40);
     head.embed(103, row);
     CHECK(throws<std::out_of_range>([&] { head.embed(104, row); }, "104"));
@@ -46,7 +46,7 @@ void every_fault_has_its_sentence() {
     open(whole);
     refused({}, "ends within the header");
     refused(with(whole, 0, 'X'), "FACRTSH");
-    refused(with(whole, 8, 2u), "version 2");
+    refused(with(whole, 8, 1u), "version 1");
     refused(with(whole, 12, 6u), "weight format 6");
     refused(with(whole, 12, 0u), "upsample has");
     refused(with(whole, 16, 0u), "hidden_size is 0");

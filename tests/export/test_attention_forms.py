@@ -60,7 +60,7 @@ def engine(
         write_decoders(model, target, kept, precision, folder)
         changes = {"attention": name, "cache": target.cache, "cache_dtype": target.cache_dtype}
         replace(manifest, **changes, files=hash_files(folder, manifest.files)).write(folder)
-    return load(folder, max_positions=256, speech_head="onnx")
+    return load(folder, max_positions=256, backbone="onnx", speech_head="onnx")
 
 
 def write_decoders(model: OpenModel, target: Target, kept: Cache, precision: str, folder: Path) -> None:

@@ -398,7 +398,7 @@ def test_float16_storage_halves_the_files(chat_bundle: tuple[Path, Manifest], go
     assert manifest.parity["ok"]
     assert {row["stage"] for row in manifest.parity["rows"]} == {
         "log_mel", "audio_encoder", "audio_grouping", "embeds", "hidden", "text_logits", "speech_logits",
-        "native_speech_logits",
+        "native_hidden", "native_text_logits", "native_speech_logits",
     }  # fmt: skip
     assert set(manifest.recipe.values()) == {"fp16"}
     whole = open_bundle(golden_bundle).manifest

@@ -61,7 +61,7 @@ def engine(
         write_graph(model, table[name], scheme, target, folder / f"{name}.onnx")
     changes = {"attention": target.attention, "cache": target.cache, "cache_dtype": target.cache_dtype}
     replace(manifest, **changes, files=hash_files(folder, manifest.files)).write(folder)
-    return load(folder, max_positions=128, speech_head="onnx")
+    return load(folder, max_positions=128, backbone="onnx", speech_head="onnx")
 
 
 def relative(found: np.ndarray, wanted: np.ndarray) -> float:

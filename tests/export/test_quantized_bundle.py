@@ -38,7 +38,7 @@ def graph(bundle: Path, component: str) -> onnx.GraphProto:
 
 def test_int8_is_within_its_bounds(int8: tuple[Path, Manifest]) -> None:
     rows = {row["stage"]: row for row in int8[1].parity["rows"]}
-    for stage in ("text_logits", "speech_logits", "native_speech_logits"):
+    for stage in ("text_logits", "native_text_logits", "speech_logits", "native_speech_logits"):
         assert 0 < rows[stage]["relative_error"] < LOGITS_LIMIT, stage
     assert 0 < rows["flow_estimator"]["relative_error"] < LOGITS_LIMIT
 
@@ -53,7 +53,8 @@ def test_integers_are_where_the_recipe_says(int8: tuple[Path, Manifest]) -> None
     names = {t.name for t in graph(folder, "backbone").initializer if t.data_type == onnx.TensorProto.UINT8}
     assert {f"module.decoder.layers.0.{m}.weight.packed" for m in ("qkv", "out", "mlp.gate_up", "mlp.down")} < names
     assert "module.head.weight.packed" in names
-    assert load(folder, max_positions=32).speech_head.loop.format == "int8"
+    engine = load(folder, max_positions=32)
+    assert engine.backbone.loop.format == engine.speech_head.loop.format == "int8"
     assert {t.dtype for t in manifest.tables.values()} == {"float16", "float32"}
 
 

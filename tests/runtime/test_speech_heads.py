@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from facrt.errors import BundleError, RequestError
-from facrt.export.native_head import write_native_head
+from facrt.export.native_file import smallest_exact
+from facrt.export.native_head import EMBEDDING_DTYPES, write_native_head
 from facrt.export.pipeline import ExportRequest, export
 from facrt.model.checkpoint import load_chat
 from facrt.model.generate import ChatModel
@@ -20,7 +23,7 @@ from facrt.quant.packing import PACKINGS
 from facrt.runtime import _native
 from facrt.runtime.backend import Array, SpeechHead
 from facrt.runtime.bundle import open_bundle
-from facrt.runtime.engine import SPEECH_HEADS, load
+from facrt.runtime.engine import FORMS, load
 from facrt.runtime.native_speech_head import NativeSpeechHead
 from facrt.runtime.sampling import SpeechSampling
 from goldens import LM
@@ -79,7 +82,7 @@ class ReferenceSpeechHead:
             return call(torch.from_numpy(u), lambda logits, group: sampling.pick(logits.numpy(), group))
 
 
-@pytest.fixture(scope="module", params=["reference", *SPEECH_HEADS])
+@pytest.fixture(scope="module", params=["reference", *FORMS])
 def head(request: pytest.FixtureRequest, golden_bundle: Path, chat: ChatModel) -> SpeechHead:
     if request.param == "reference":
         return ReferenceSpeechHead(chat)
@@ -121,7 +124,7 @@ def test_starts_again_from_any_position(head: SpeechHead, u: Array) -> None:
     assert head.prefill(u[:4], sampling) == wanted[0]
 
 
-@pytest.mark.parametrize("kind", SPEECH_HEADS)
+@pytest.mark.parametrize("kind", FORMS)
 def test_a_full_cache(golden_bundle: Path, u: Array, kind: str) -> None:
     head = load(golden_bundle, max_positions=4, speech_head=kind).speech_head
     sampling = SpeechSampling(GREEDY)
@@ -137,8 +140,10 @@ def test_the_choice_of_head(golden_bundle: Path, bundle_copy: Path) -> None:
     assert not isinstance(load(golden_bundle, max_positions=4, speech_head="onnx").speech_head, NativeSpeechHead)
     with pytest.raises(RequestError, match="speech head 'abacus' is unknown; allowed: native, onnx"):
         load(golden_bundle, speech_head="abacus")
-    manifest = bundle_copy / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"speech_head": "speech_head.bin"', ""))
+    path = bundle_copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["native"]["speech_head"]
+    path.write_text(json.dumps(manifest))
     assert not isinstance(load(bundle_copy, max_positions=4).speech_head, NativeSpeechHead)
     with pytest.raises(RequestError, match="holds no native speech head"):
         load(bundle_copy, speech_head="native")
@@ -172,7 +177,7 @@ def test_a_damaged_weight_file(golden_bundle: Path, chat: ChatModel, tmp_path: P
 
 
 class RoundedLoop(RefinementLoop):
-    """The reference over rounded weights: matrices as a packing stores them, the fed-back embedding in bfloat16."""
+    """The reference over rounded weights: matrices as a packing stores them, the embedding as the file does."""
 
     embedding: torch.Tensor
 
@@ -196,7 +201,7 @@ def test_every_precision_equals_the_reference_with_its_weights(precision: str, u
         if parameter.dim() == 2:
             parameter.data = PACKINGS[precision].round(parameter.data)
     loop = RoundedLoop(chat.speech_head, chat.config)
-    loop.embedding = embedding if precision == "fp32" else embedding.bfloat16().float()
+    loop.embedding = embedding.to(EMBEDDING_DTYPES.get(precision, torch.bfloat16)).float()
     loop._previous = loop.embedding[chat.config.speech_bos_id]
 
     # the reference is fed the native tokens, so that one token on the other side of a tie does not end the comparison
@@ -222,6 +227,23 @@ def test_every_precision_equals_the_reference_with_its_weights(precision: str, u
     assert (errors / norm) ** 0.5 < limit
     if limit < 1e-3:
         assert all(equal)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_weights_are_stored_as_small_as_is_exact(chat: ChatModel, u: Array, dtype: torch.dtype, tmp_path: Path) -> None:
+    head = copy.deepcopy(chat.speech_head)
+    for parameter in head.parameters():
+        parameter.data = parameter.data.to(dtype).float()
+    stored = smallest_exact(head, {})
+    assert stored == {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
+    loops = []
+    for precision in ("fp32", stored):
+        write_native_head(head, chat.config, {}, precision, tmp_path / precision)
+        loops.append(_native.SpeechHeadLoop(tmp_path / precision, num_threads=1, max_positions=CAPACITY))
+    tokens = [loop.prefill(u[:30], _native.Sampler(0), greedy=True) for loop in loops]
+    assert tokens[0] == tokens[1]
+    for i in range(chat.config.group_size):
+        np.testing.assert_array_equal(loops[0].logits(i), loops[1].logits(i))
 
 
 def test_a_cached_beginning_changes_nothing(golden_bundle: Path, u: Array) -> None:

@@ -7,16 +7,11 @@
 #include <span>
 #include <string_view>
 
+#include "facrt/cache_format.hpp"
 #include "facrt/sampler.hpp"
 #include "facrt/speech_head_file.hpp"
 
 namespace facrt {
-
-// How keys and values are stored: 4 bytes a number, 2, or 1 and a float32 scale for each key and each value of a head.
-enum class CacheFormat : std::uint32_t { float32 = 0, float16 = 1, int8 = 2 };
-
-// "fp32", "fp16" or "int8"; anything else throws std::invalid_argument.
-CacheFormat cache_format_from_name(std::string_view name);
 
 struct SpeechHeadOptions {
     std::size_t num_threads = 1;       // >= 1

@@ -3,19 +3,19 @@
 #include <algorithm>
 
 #include "activations.hpp"
-#include "facrt/speech_head_file.hpp"
+#include "facrt/decoder_weights.hpp"
 #include "facrt/thread_pool.hpp"
 #include "kv_cache.hpp"
 
 namespace facrt {
 
-// The speech head's inner transformer with its cache: rows of inner_size in, rows of inner_size out.
-class HeadDecoder {
+// A transformer decoder with its cache: rows of hidden_size in, rows of hidden_size out.
+class Decoder {
   public:
-    HeadDecoder(const SpeechHeadFile& file, const kernels::Kernels& kernels, ThreadPool& pool, std::size_t max_rows,
-                std::size_t capacity, CacheFormat cache);
+    Decoder(const DecoderWeights& weights, const kernels::Kernels& kernels, ThreadPool& pool, std::size_t max_rows,
+            std::size_t capacity, CacheFormat cache);
 
-    Activations x;  // [max_rows, inner_size], input and output; the output is not yet normed
+    Activations x;  // [max_rows, hidden_size], input and output; the output is not yet normed
 
     // Runs the first num_rows of x as the next positions.
     void forward(std::size_t num_rows);
@@ -47,7 +47,7 @@ class HeadDecoder {
     void norm(const float* weight, std::size_t num_rows);
     void add_product(const PackedMatrix& matrix, std::span<const float> bias, const Activations& rows,
                      std::size_t num_rows);
-    void swiglu(const SpeechHeadLayer& layer, std::size_t num_rows);
+    void swiglu(const DecoderLayer& layer, std::size_t num_rows);
     void rotary_angles(std::size_t num_rows);
     void attention(std::size_t layer, std::size_t num_rows);
     void enter_cache(std::size_t layer, std::size_t head, std::size_t row, std::size_t num_rows);
@@ -55,19 +55,19 @@ class HeadDecoder {
                 std::size_t thread);
     void norm_and_rotate(const float* in, const float* weight, std::size_t row, float* out) const;
 
-    const SpeechHeadFile& file_;
-    const SpeechHeadDims dims_;
+    const DecoderWeights& weights_;
+    const DecoderDims dims_;
     const kernels::Kernels& kernels_;
     ThreadPool& pool_;
     KvCache cache_;
     std::size_t length_ = 0;  // positions in the cache
     std::size_t heads_per_kv_;
     std::size_t rows_per_turn_;                // of queries, in attention
-    Activations normed_;                       // [max_rows, inner_size]
+    Activations normed_;                       // [max_rows, hidden_size]
     Activations qkv_;                          // [max_rows, (num_heads + 2 num_kv_heads) head_dim]
     Activations attended_;                     // [max_rows, num_heads head_dim]
     Activations gated_;                        // [max_rows, intermediate_size]
-    Activations product_;                      // [max_rows, max(inner_size, intermediate_size)] scratch
+    Activations product_;                      // [max_rows, max(hidden_size, intermediate_size)] scratch
     Activations queries_;                      // [num_kv_heads * num_rows * heads_per_kv, head_dim], rotated
     ZeroedBuffer<float> rotation_;             // [max_rows, head_dim / 2] cosines, then sines
     ZeroedBuffer<float> inverse_frequencies_;  // [head_dim / 2]

@@ -1,4 +1,4 @@
-#include "head_decoder.hpp"
+#include "decoder.hpp"
 
 #include <cmath>
 #include <cstring>
@@ -14,21 +14,21 @@ bool is_integer(WeightFormat format) {
 
 }  // namespace
 
-HeadDecoder::HeadDecoder(const SpeechHeadFile& file, const kernels::Kernels& kernels, ThreadPool& pool,
-                         std::size_t max_rows, std::size_t capacity, CacheFormat cache)
-    : x(max_rows, file.dims().inner_size, false),
-      file_(file),
-      dims_(file.dims()),
+Decoder::Decoder(const DecoderWeights& weights, const kernels::Kernels& kernels, ThreadPool& pool, std::size_t max_rows,
+                 std::size_t capacity, CacheFormat cache)
+    : x(max_rows, weights.dims.hidden_size, false),
+      weights_(weights),
+      dims_(weights.dims),
       kernels_(kernels),
       pool_(pool),
       cache_(dims_, capacity, cache),
       heads_per_kv_(dims_.num_heads / dims_.num_kv_heads),
       rows_per_turn_(std::max<std::size_t>(1, query_rows_per_turn / heads_per_kv_)),
-      normed_(max_rows, dims_.inner_size, is_integer(file.format())),
+      normed_(max_rows, dims_.hidden_size, is_integer(weights.format)),
       qkv_(max_rows, (dims_.num_heads + 2 * std::size_t{dims_.num_kv_heads}) * dims_.head_dim, false),
-      attended_(max_rows, std::size_t{dims_.num_heads} * dims_.head_dim, is_integer(file.format())),
-      gated_(max_rows, dims_.intermediate_size, is_integer(file.format())),
-      product_(max_rows, std::max(dims_.inner_size, dims_.intermediate_size), false),
+      attended_(max_rows, std::size_t{dims_.num_heads} * dims_.head_dim, is_integer(weights.format)),
+      gated_(max_rows, dims_.intermediate_size, is_integer(weights.format)),
+      product_(max_rows, std::max(dims_.hidden_size, dims_.intermediate_size), false),
       queries_(max_rows * dims_.num_heads, dims_.head_dim, cache == CacheFormat::int8, kernels::group_cols),
       rotation_(max_rows * dims_.head_dim),
       inverse_frequencies_(dims_.head_dim / 2),
@@ -43,10 +43,10 @@ HeadDecoder::HeadDecoder(const SpeechHeadFile& file, const kernels::Kernels& ker
     }
 }
 
-void HeadDecoder::forward(std::size_t num_rows) {
+void Decoder::forward(std::size_t num_rows) {
     rotary_angles(num_rows);
     for (std::size_t i = 0; i < dims_.num_layers; ++i) {
-        const SpeechHeadLayer& layer = file_.layers[i];
+        const DecoderLayer& layer = weights_.layers[i];
         norm(layer.attention_norm.data(), num_rows);
         const auto add_bias = [&](std::size_t tile, float* y, std::size_t y_stride) {
             const std::size_t first = tile * kernels::tile_rows;
@@ -67,20 +67,20 @@ void HeadDecoder::forward(std::size_t num_rows) {
     length_ += num_rows;
 }
 
-void HeadDecoder::quantize(Activations& rows, std::size_t num_rows) {
+void Decoder::quantize(Activations& rows, std::size_t num_rows) {
     pool_.run(num_rows, 1, [&](std::size_t i, std::size_t) { rows.quantize(i, kernels_); });
 }
 
-void HeadDecoder::norm(const float* weight, std::size_t num_rows) {
+void Decoder::norm(const float* weight, std::size_t num_rows) {
     pool_.run(num_rows, 1, [&](std::size_t i, std::size_t) {
-        kernels_.rms_norm(x.row(i), weight, dims_.inner_size, dims_.rms_norm_eps, normed_.row(i));
+        kernels_.rms_norm(x.row(i), weight, dims_.hidden_size, dims_.rms_norm_eps, normed_.row(i));
         normed_.quantize(i, kernels_);
     });
 }
 
 // x += matrix times rows + bias
-void HeadDecoder::add_product(const PackedMatrix& matrix, std::span<const float> bias, const Activations& rows,
-                              std::size_t num_rows) {
+void Decoder::add_product(const PackedMatrix& matrix, std::span<const float> bias, const Activations& rows,
+                          std::size_t num_rows) {
     multiply(matrix, rows.rows(num_rows), product_, [&](std::size_t tile, const float* y, std::size_t y_stride) {
         const std::size_t first = tile * kernels::tile_rows;
         const std::size_t count = std::min(kernels::tile_rows, matrix.rows - first);
@@ -93,7 +93,7 @@ void HeadDecoder::add_product(const PackedMatrix& matrix, std::span<const float>
     });
 }
 
-void HeadDecoder::swiglu(const SpeechHeadLayer& layer, std::size_t num_rows) {
+void Decoder::swiglu(const DecoderLayer& layer, std::size_t num_rows) {
     const auto product = kernels_.products[static_cast<std::size_t>(layer.up.format)];
     const kernels::Rows in = normed_.rows(num_rows);
     const std::size_t up_bytes = layer.up.tile_bytes(), up_cols = layer.up.padded_cols();
@@ -106,7 +106,7 @@ void HeadDecoder::swiglu(const SpeechHeadLayer& layer, std::size_t num_rows) {
     quantize(gated_, num_rows);
 }
 
-void HeadDecoder::rotary_angles(std::size_t num_rows) {
+void Decoder::rotary_angles(std::size_t num_rows) {
     const std::size_t half = dims_.head_dim / 2;
     float* cosines = rotation_.data();
     float* sines = cosines + max_rows_ * half;
@@ -119,7 +119,7 @@ void HeadDecoder::rotary_angles(std::size_t num_rows) {
     }
 }
 
-void HeadDecoder::norm_and_rotate(const float* in, const float* weight, std::size_t row, float* out) const {
+void Decoder::norm_and_rotate(const float* in, const float* weight, std::size_t row, float* out) const {
     const std::size_t half = dims_.head_dim / 2;
     const float* cosines = rotation_.data() + row * half;
     const float* sines = cosines + max_rows_ * half;
@@ -131,7 +131,7 @@ void HeadDecoder::norm_and_rotate(const float* in, const float* weight, std::siz
     }
 }
 
-void HeadDecoder::attention(std::size_t layer, std::size_t num_rows) {
+void Decoder::attention(std::size_t layer, std::size_t num_rows) {
     const std::size_t num_heads = dims_.num_kv_heads;
     if (num_rows == 1) {
         pool_.run(num_heads, 1, [&](std::size_t head, std::size_t thread) {
@@ -152,8 +152,8 @@ void HeadDecoder::attention(std::size_t layer, std::size_t num_rows) {
     quantize(attended_, num_rows);
 }
 
-void HeadDecoder::enter_cache(std::size_t layer, std::size_t head, std::size_t row, std::size_t num_rows) {
-    const SpeechHeadLayer& weights = file_.layers[layer];
+void Decoder::enter_cache(std::size_t layer, std::size_t head, std::size_t row, std::size_t num_rows) {
+    const DecoderLayer& weights = weights_.layers[layer];
     const std::size_t dim = dims_.head_dim, position = length_ + row;
     const float* in = qkv_.row(row);
     const std::size_t query = (head * num_rows + row) * heads_per_kv_;
@@ -168,8 +168,8 @@ void HeadDecoder::enter_cache(std::size_t layer, std::size_t head, std::size_t r
 }
 
 // Rows first .. last-1 of one KV head's queries over everything they may see.
-void HeadDecoder::attend(std::size_t layer, std::size_t head, std::size_t first, std::size_t last, std::size_t num_rows,
-                         std::size_t thread) {
+void Decoder::attend(std::size_t layer, std::size_t head, std::size_t first, std::size_t last, std::size_t num_rows,
+                     std::size_t thread) {
     const std::size_t dim = dims_.head_dim, num_queries = (last - first) * heads_per_kv_;
     const std::size_t num_seen = length_ + last, num_scores = round_up(num_seen, kernels::group_cols);
     const auto product = kernels_.products[static_cast<std::size_t>(cache_.format)];
