@@ -116,6 +116,24 @@ def test_weights_stay_packed(matrices: tuple[Path, Component], tmp_path: Path) -
         assert sizes["fp16"] - sizes[scheme] > 0.85 * ROWS * COLS * (16 - bits) / 8, sizes
 
 
+@needs_rtx
+def test_convolutions_stay_packed(tmp_path: Path) -> None:
+    """One convolution in the vocoder's place."""
+    channels, taps = 512, 7
+    source = open_model(LM / "model", DETOKENIZER / "model")
+    convolution = torch.nn.Conv1d(channels, channels, taps, padding=taps // 2).requires_grad_(False)
+    changed = replace(source, graphs=source.graphs | {"vocoder": convolution})
+    row = components(source.config, Cache("static", "float16", POSITIONS))["vocoder"]
+    inside, outside = (replace(spec, axes=(1, channels, "frames")) for spec in (row.inputs[0], row.outputs[0]))
+    row = replace(row, inputs=(inside,), outputs=(outside,), states=(), profiles=({"frames": (16, 50, 100)},))
+    sizes = {}
+    for scheme in ("fp16", "int8"):
+        write_graph(changed, row, scheme, TARGETS["rtx"], tmp_path / scheme)
+        job = Job("tensorrt_rtx", str(tmp_path / scheme), str(tmp_path / "plan"), profiles_of(row), [86, 89, 120])
+        sizes[scheme] = compile_graph(job, signature(row)).plan_bytes
+    assert sizes["fp16"] - sizes["int8"] > 0.85 * channels * channels * taps, sizes
+
+
 def test_a_plan_that_is_too_large() -> None:
     refuse_unpacked("head.onnx", 63 << 20, 68 << 20)
     with pytest.raises(CompileError, match=r"head\.onnx of 63 MiB became a plan of 130 MiB: its weights are stored"):
