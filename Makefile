@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard 2>/dev/null -- '*.py' '*.pyi' '*.cpp' '*.hpp' '*.c' '*.h' '*.map' '*.txt' '*.cmake' '*.in' pyproject.toml | grep -v '^tests/'))
 
-.PHONY: demo test test-cpp test-aarch64 sanitize wheel-aarch64 lint clean
+.PHONY: demo test test-cpp test-aarch64 sanitize wheel-aarch64 emulate-aarch64 lint clean
 
 demo: out/demo/bundle/manifest.json
 	@for question in "When does the library open on Monday?" "Set a timer for ten minutes." "Turn on the kitchen lamp."; do \
@@ -53,6 +53,10 @@ sanitize: $(VENV)/.test
 WHEEL_PYTHONS ?= $(PYTHON)
 wheel-aarch64:
 	$(PYTHON) deploy/wheel_aarch64.py --out dist --python $(WHEEL_PYTHONS)
+
+# the wheel itself, under an emulated Python on Debian: a spoken question, the same ids as here
+emulate-aarch64: out/demo/bundle/manifest.json
+	$(PYTHON) deploy/emulate_aarch64.py --bundle out/demo/bundle --question docs/questions/turn-on-the-kitchen-lamp.wav
 
 lint: $(VENV)/.dev
 	$(BIN)/pre-commit run --all-files
