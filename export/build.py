@@ -13,14 +13,12 @@ from ..runtime import cuda
 from ..runtime.bundle import Bundle, Manifest, PlanEntry, hash_files, open_bundle
 from ..runtime.trt_library import numbers, open_library, sm_names
 from .compile import OVERHEAD, OVERHEAD_BYTES, Compiled, Job, compile_apart, graph_bytes, profiles_of
-from .memory import available_bytes
+from .memory import available_bytes, compiler_bytes
 from .targets import TARGETS, Build
 
 # Pitch is computed in float64, which TensorRT does not have: it stays with ONNX Runtime, on the CPU.
 NOT_COMPILED = ("vocoder_source",)
 FP8_SM = 89  # the first with E4M3
-# peak memory of the compiler over the graph's size, and what it needs for nothing: the most that was measured
-MEMORY_FACTOR, MEMORY_BYTES = 4.1, 350 << 20
 Progress = Callable[[str, str, int], None]  # stage, component, bytes written (0: begins)
 
 
@@ -111,7 +109,7 @@ def estimated_bytes(sizes: Mapping[str, int]) -> tuple[str, int]:
         sizes: component -> bytes of its graph.
     """
     largest = max(sizes, key=lambda name: sizes[name])
-    return largest, int(MEMORY_FACTOR * sizes[largest]) + MEMORY_BYTES
+    return largest, compiler_bytes(sizes[largest])
 
 
 def _refuse_little_memory(bundle: Bundle, names: list[str], device: cuda.Device | None) -> None:

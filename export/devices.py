@@ -14,7 +14,7 @@ from .memory import available_bytes, total_bytes
 
 GB, GIB = 10**9, 1 << 30
 _SWEEP_BYTES = 256 << 20  # larger than any cache
-_ROUNDS = 5
+_LEAST_ROUNDS, _MEASURED_S = 5, 0.7  # of each rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ THIS = "this"
 
 
 def find_device(name: str) -> Device:
-    """The row of that name; `this` measures the machine, which takes about two seconds.
+    """The row of that name; `this` measures the machine, which takes about three seconds.
 
     Raises:
         RequestError: there is none; the message lists those there are.
@@ -149,16 +149,18 @@ def _float_macs() -> float:
 def _integer_macs(pool: ThreadPoolExecutor, threads: int) -> float:
     from ..runtime import _native
 
-    rounds = 100_000
+    rounds = 500_000
     return threads * rounds * 1024 / _fastest(lambda: list(pool.map(_native.int8_multiply_adds, [rounds] * threads)))
 
 
 def _fastest(call: object) -> float:
-    """Seconds of the best of a few calls: what the machine can do, not what else it did meanwhile."""
+    """Seconds of the best of many calls: what the machine can do, not what else it did meanwhile."""
     assert callable(call)
-    times = []
-    for _ in range(_ROUNDS + 1):
+    call()
+    times: list[float] = []
+    end = perf_counter() + _MEASURED_S
+    while len(times) < _LEAST_ROUNDS or perf_counter() < end:
         started = perf_counter()
         call()
         times.append(perf_counter() - started)
-    return min(times[1:])
+    return min(times)

@@ -12,12 +12,12 @@ from ..quant.schemes import SCHEMES
 from ..runtime.flow_stream import BlockPlan
 from . import sizes
 from .devices import Device
+from .memory import compiler_bytes
 
 FRAMES_PER_SECOND = 50
 GRAPH_INT8_BLOCK = 128  # export/quantized.py: MatMulNBits repeats a row's scale
 CPU_RUNTIME_BYTES = 200 << 20  # Python, numpy, ONNX Runtime; measured, rounded up
 GPU_RUNTIME_BYTES = 800 << 20  # the same, and a CUDA context with TensorRT's libraries: an assumption
-BUILD_FACTOR, BUILD_BYTES = 4.1, 200 << 20  # a TensorRT build: peak per byte of a graph, and beside it
 EXPORT_FACTOR, EXPORT_BYTES = 2.0, 500 << 20  # an export: peak per byte of its largest tensor in float32, and beside it
 
 
@@ -44,11 +44,12 @@ class Setup:
         """Of a matrix in memory, its scales included.
 
         A GPU and the native decoders have float16 scales; graphs on a CPU have float32 ones, and unfold fp16.
+        The native decoders keep 16-bit numbers, which released weights are, in 16 bits under fp32 too.
         """
         scheme = SCHEMES[self.recipe[component]]
         in_graph = self.device.is_cpu and not self.is_native(component)
         if not scheme.quantize:
-            return 2.0 if scheme.name == "fp16" and not in_graph else 4.0
+            return 2.0 if self.is_native(component) or (scheme.name == "fp16" and not in_graph) else 4.0
         block = scheme.block or (GRAPH_INT8_BLOCK if in_graph else 0)
         return scheme.bits / 8 + ((4 if in_graph else 2) / block if block else 0.0)
 
@@ -122,6 +123,6 @@ def build(setup: Setup, usable_bytes: int) -> dict[str, Any]:
     else:
         names = sizes.weights(setup.config)
         part = max(names, key=setup.weight_bytes)
-        needed = BUILD_BYTES + int(BUILD_FACTOR * setup.weight_bytes(part))
+        needed = compiler_bytes(setup.weight_bytes(part))
     fits = needed <= usable_bytes if on_device and setup.device.unified else None
     return {**found, "part": part, "bytes": needed, "fits": fits}

@@ -1,10 +1,18 @@
-"""What the reference needs and what there is."""
+"""What the reference and a compiler need, and what there is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+
+# peak memory of TensorRT-RTX per byte of a graph, and beside it: above all that was measured (docs/PLANNING.md)
+COMPILER_FACTOR, COMPILER_BYTES = 3.6, 870 << 20
+
+
+def compiler_bytes(graph_bytes: float) -> int:
+    """What compiling a graph of this size takes."""
+    return int(COMPILER_FACTOR * graph_bytes) + COMPILER_BYTES
 
 
 def reference_bytes(source: Path) -> int:

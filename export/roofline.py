@@ -15,8 +15,10 @@ UNREAD_POSITIONS = 16  # of the prompt when the question ends: its last window o
 MACS_SHARE = 0.5  # of the peak rate: published prefills on Orin reach 0.48 and 0.65
 GPU_BANDWIDTH_SHARE = 0.85  # fitted, with the next, to four published decode rates on Orin
 GPU_LAYER_US = 50.0  # what a layer costs beside its bytes
-CPU_BANDWIDTH_SHARE = 1.0  # of what was measured
-CPU_LAYER_US = {"graph": 100.0, "native": 10.0}  # ONNX Runtime's executor and attention; the C++ decoders
+# ONNX Runtime's graphs, and the C++ decoders, on a CPU: fitted to what bench/plan.py measured on one of two AVX2 cores
+CPU_BANDWIDTH_SHARE = {"graph": 1.0, "native": 0.85}  # of what was measured
+CPU_MACS_SHARE = {"graph": (0.33, 0.18), "native": (0.7, 0.6)}  # of the float rate, of the int8 rate
+CPU_LAYER_US = {"graph": 100.0, "native": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,23 @@ class Cost:
 
 
 def milliseconds(setup: Setup, component: str, cost: Cost) -> float:
-    """Bytes and products one after the other, since kernels that unpack integers overlap them little."""
+    """Bytes and products one after the other, since kernels that unpack integers overlap them little.
+
+    But for the C++ decoders, which read ahead: the longer of the two.
+    """
     device = setup.device
-    if device.is_cpu:
-        integers = SCHEMES[setup.recipe[component]].quantize is not None
-        bandwidth, rate = CPU_BANDWIDTH_SHARE * device.bandwidth, device.integer_macs if integers else device.macs
-        layer_us = CPU_LAYER_US["native" if setup.is_native(component) else "graph"]
-    else:
-        bandwidth, rate, layer_us = GPU_BANDWIDTH_SHARE * device.bandwidth, device.macs, GPU_LAYER_US
-    return (cost.num_bytes / bandwidth + cost.macs / (MACS_SHARE * rate)) * 1e3 + cost.layers * layer_us * 1e-3
+    if not device.is_cpu:
+        read, multiply = (
+            cost.num_bytes / (GPU_BANDWIDTH_SHARE * device.bandwidth),
+            cost.macs / (MACS_SHARE * device.macs),
+        )
+        return (read + multiply) * 1e3 + cost.layers * GPU_LAYER_US * 1e-3
+    integers, native = SCHEMES[setup.recipe[component]].quantize is not None, setup.is_native(component)
+    kind = "native" if native else "graph"
+    read = cost.num_bytes / (CPU_BANDWIDTH_SHARE[kind] * device.bandwidth)
+    rates = zip(CPU_MACS_SHARE[kind], (device.macs, device.integer_macs), strict=True)
+    multiply = cost.macs / [share * rate for share, rate in rates][integers]
+    return (max(read, multiply) if native else read + multiply) * 1e3 + cost.layers * CPU_LAYER_US[kind] * 1e-3
 
 
 def speech_costs(setup: Setup) -> dict[str, Cost]:

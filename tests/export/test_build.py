@@ -344,7 +344,7 @@ def test_too_little_memory(orin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_library(monkeypatch, "10.16.1")
     fake_device(monkeypatch, 87, free_bytes=100 << 20)
     before = sorted(orin.iterdir())
-    with pytest.raises(FacrtError, match=r"needs about 0\.3 GiB of memory, 0\.1 are free: stop other programs"):
+    with pytest.raises(FacrtError, match=r"needs about 0\.9 GiB of memory, 0\.1 are free: stop other programs"):
         build_plans(orin)
     assert sorted(orin.iterdir()) == before
     name, needed = estimated_bytes({"backbone": 987 << 20, "vocoder": 1 << 20})
