@@ -206,9 +206,14 @@ def print_bundle(bundle: Bundle) -> None:
     for column in ("component", "what it does", "precision", "MiB"):
         table.add_column(column, justify="right" if column == "MiB" else "left")
     for name, component in bundle.components.items():
-        stem = manifest.graphs.get(name) or manifest.native[name]
+        if name not in manifest.graphs:
+            continue
+        stem = manifest.graphs[name]
         size = sum(entry.size_bytes for file, entry in manifest.files.items() if file.startswith(stem))
         table.add_row(name, component.caption, manifest.recipe[name], f"{size / 2**20:.2f}")
+    for name, file in manifest.native.items():
+        size, precision = manifest.files[file].size_bytes, "" if name in manifest.graphs else manifest.recipe[name]
+        table.add_row(f"{name}, native", bundle.components[name].caption, precision, f"{size / 2**20:.2f}")
     for name, entry in manifest.tables.items():
         table.add_row(
             name, f"table {list(entry.shape)}", entry.dtype, f"{manifest.files[entry.file].size_bytes / 2**20:.2f}"

@@ -18,6 +18,8 @@ from .backend import Array
 from .engine import Engine
 from .events import AudioChunk, TurnEnded
 from .metrics import PHASES
+from .native_backbone import NativeBackbone
+from .native_speech_head import NativeSpeechHead
 from .tegrastats import sampled, summarize
 
 FEED_SAMPLES = 320  # 20 ms
@@ -164,9 +166,13 @@ def _by_component(spans: list[Span]) -> dict[str, dict[str, float]]:
 
 
 def weights_bytes(engine: Engine) -> dict[str, int]:
-    """What each component's files weigh, those of native forms and tables too."""
+    """What each component's files weigh, in the form that runs, and tables."""
     manifest = engine.bundle.manifest
-    stems = dict(manifest.graphs) | {f"{name} (native)": file for name, file in manifest.native.items()}
+    native = {
+        "backbone": isinstance(engine.backbone, NativeBackbone),
+        "speech_head": isinstance(engine.speech_head, NativeSpeechHead),
+    }
+    stems = manifest.graphs | {name: file for name, file in manifest.native.items() if native[name]}
     stems |= {f"table {name}": entry.file for name, entry in manifest.tables.items()}
     return {
         name: sum(entry.size_bytes for file, entry in manifest.files.items() if file.startswith(stem))
