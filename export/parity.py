@@ -202,9 +202,10 @@ def _compare_chat(engine: Engine, chat: ChatModel, rows: list[Row]) -> dict[str,
     _row(engine, rows, "text_logits", "backbone", text, torch.stack([s.text_logits for s in wanted[:same]]))
     speech = np.stack([s.speech_logits[0] for s in found[:same]])
     _row(engine, rows, "speech_logits", "speech_head", speech, torch.stack([s.speech_logits[0] for s in wanted[:same]]))
-    if {"backbone"} <= engine.bundle.manifest.native.keys() & engine.bundle.manifest.graphs.keys():
+    manifest = engine.bundle.manifest
+    if "backbone" in manifest.native and "backbone" in manifest.graphs:
         _compare_native_backbone(engine, chat, wanted[0], rows)
-    if "speech_head" in engine.bundle.manifest.native:
+    if "speech_head" in manifest.native:
         ids = torch.from_numpy(prompt)
         _compare_native_head(engine, chat, wanted[0].hidden + chat.backbone.embedding(ids), rows)
     return {
@@ -218,15 +219,15 @@ def _compare_native_backbone(engine: Engine, chat: ChatModel, wanted: ReferenceS
     manifest = engine.bundle.manifest
     path, capacity = engine.bundle.folder / manifest.native["backbone"], len(wanted.embeds)
     backbone = NativeBackbone(path, chat.config, capacity, 1, manifest.cache_dtype)
-    stored = _judged_as(backbone.loop.format, chat.backbone)
-    if manifest.cache_dtype == "int8" and stored == "fp32":
-        stored = "int8"
+    stored = _exact_as_fp32(backbone.loop.format, chat.backbone)
+    if manifest.cache_dtype == "int8" and not stored.startswith("int"):
+        stored = "int8"  # as `judged_as` does
     hidden, logits = backbone(wanted.embeds.numpy())
     _append(rows, "native_hidden", "backbone", LIMITS["hidden"].get(stored), hidden, wanted.hidden)
     _append(rows, "native_text_logits", "backbone", LIMITS["text_logits"].get(stored), logits, wanted.text_logits)
 
 
-def _judged_as(stored: str, module: nn.Module) -> str:
+def _exact_as_fp32(stored: str, module: nn.Module) -> str:
     """The format of a weight file; fp32 where a smaller one holds these weights exactly."""
     return "fp32" if stored == smallest_exact(module, {}) else stored
 
@@ -239,7 +240,7 @@ def _compare_native_head(engine: Engine, chat: ChatModel, u: Tensor, rows: list[
     loop = RefinementLoop(chat.speech_head, chat.config)
     loop.prefill(u, lambda logits, _: int(logits.argmax()))
     found, wanted = head.group_logits()[0], loop.last_logits[0]
-    limit = LIMITS["speech_logits"].get(_judged_as(head.loop.format, chat.speech_head))
+    limit = LIMITS["speech_logits"].get(_exact_as_fp32(head.loop.format, chat.speech_head))
     _append(rows, "native_speech_logits", "speech_head", limit, found, wanted)
 
 

@@ -15,7 +15,7 @@ UNREAD_POSITIONS = 16  # of the prompt when the question ends: its last window o
 MACS_SHARE = 0.5  # of the peak rate: published prefills on Orin reach 0.48 and 0.65
 GPU_BANDWIDTH_SHARE = 0.85  # fitted, with the next, to four published decode rates on Orin
 GPU_LAYER_US = 50.0  # what a layer costs beside its bytes
-# ONNX Runtime's graphs, and the C++ decoders, on a CPU: fitted to what bench/plan.py measured on one of two AVX2 cores
+# ONNX Runtime's graphs, and the C++ decoders, on a CPU: fitted to what bench/plan.py measured on two AVX2 cores
 CPU_BANDWIDTH_SHARE = {"graph": 1.0, "native": 0.85}  # of what was measured
 CPU_MACS_SHARE = {"graph": (0.33, 0.18), "native": (0.7, 0.6)}  # of the float rate, of the int8 rate
 CPU_LAYER_US = {"graph": 100.0, "native": 60.0}
@@ -43,10 +43,8 @@ def milliseconds(setup: Setup, component: str, cost: Cost) -> float:
     """
     device = setup.device
     if not device.is_cpu:
-        read, multiply = (
-            cost.num_bytes / (GPU_BANDWIDTH_SHARE * device.bandwidth),
-            cost.macs / (MACS_SHARE * device.macs),
-        )
+        read = cost.num_bytes / (GPU_BANDWIDTH_SHARE * device.bandwidth)
+        multiply = cost.macs / (MACS_SHARE * device.macs)
         return (read + multiply) * 1e3 + cost.layers * GPU_LAYER_US * 1e-3
     integers, native = SCHEMES[setup.recipe[component]].quantize is not None, setup.is_native(component)
     kind = "native" if native else "graph"
