@@ -17,6 +17,27 @@
 #include "facrt/dtype.hpp"
 #include "facrt/speech_head_file.hpp"
 
+constexpr facrt::WeightFormat formats[] = {
+    facrt::WeightFormat::fp32, facrt::WeightFormat::fp16,    facrt::WeightFormat::bf16,
+    facrt::WeightFormat::int8, facrt::WeightFormat::int4_32, facrt::WeightFormat::int4_128,
+};
+
+// The same for the same size.
+inline std::vector<float> normal_values(std::size_t size) {
+    std::mt19937 random(3);
+    std::normal_distribution<float> normal;
+    std::vector<float> values(size);
+    for (float& value : values) value = normal(random);
+    return values;
+}
+
+// The bytes of a file with another value at a place.
+template <class Value>
+std::vector<char> with(std::vector<char> bytes, std::size_t place, Value value) {
+    std::memcpy(bytes.data() + place, &value, sizeof value);
+    return bytes;
+}
+
 // The tensors of a weight file, random, and the file around them.
 class RandomTensors {
   public:

@@ -13,22 +13,12 @@ namespace {
 
 using facrt::WeightFormat;
 
-constexpr WeightFormat formats[] = {WeightFormat::fp32, WeightFormat::fp16,    WeightFormat::bf16,
-                                    WeightFormat::int8, WeightFormat::int4_32, WeightFormat::int4_128};
 constexpr std::uint32_t vocab_size = 301;
 constexpr std::size_t prompt = 300;  // more than a block
 const facrt::DecoderDims shapes[] = {
     {64, 96, 2, 4, 2, 16, 0, 1e-6f, 1e6},
     {36, 50, 3, 3, 1, 12, 1, 1e-6f, 1e4},  // nothing is a multiple of 16
 };
-
-std::vector<float> embeddings(std::size_t size) {
-    std::mt19937 random(3);
-    std::normal_distribution<float> normal;
-    std::vector<float> rows(size);
-    for (float& value : rows) value = normal(random);
-    return rows;
-}
 
 struct Run {
     std::vector<float> hidden;  // of every position
@@ -39,7 +29,7 @@ struct Run {
 Run run(const std::filesystem::path& path, const facrt::BackboneOptions& options, std::size_t cached = 0) {
     facrt::Backbone backbone(path, options);
     const std::size_t h = backbone.dims().hidden_size;
-    const std::vector<float> rows = embeddings((prompt + 2) * h);
+    const std::vector<float> rows = normal_values((prompt + 2) * h);
     Run result;
     result.hidden.resize(rows.size());
     std::vector<float> logits(backbone.vocab_size());
@@ -114,7 +104,7 @@ void it_starts_again_from_any_position() {
     const TemporaryFile file(RandomBackbone(shapes[0], vocab_size, WeightFormat::int8).bytes());
     facrt::Backbone backbone(file.path(), {.num_threads = 2, .max_positions = 8});
     const std::size_t h = backbone.dims().hidden_size;
-    std::vector<float> rows = embeddings(8 * h), hidden(8 * h), logits(vocab_size), again(vocab_size), one(h);
+    std::vector<float> rows = normal_values(8 * h), hidden(8 * h), logits(vocab_size), again(vocab_size), one(h);
     backbone.forward(rows, hidden, logits);
     CHECK(throws<std::length_error>([&] { backbone.forward(std::span(rows).first(h), one, again); }, "cache of 8"));
     backbone.truncate(5);
@@ -142,12 +132,6 @@ void arguments_are_checked() {
     CHECK(throws<invalid_argument>([&] { backbone.forward(std::span(rows).first(63), hidden, logits); }, "row of 64"));
     CHECK(throws<invalid_argument>([&] { backbone.forward(rows, hidden, std::span(logits).first(300)); }, "300"));
     CHECK(backbone.cache_bytes_per_position() == 2 * 2 * 2 * 16 * 4);
-}
-
-template <class Value>
-std::vector<char> with(std::vector<char> bytes, std::size_t place, Value value) {
-    std::memcpy(bytes.data() + place, &value, sizeof value);
-    return bytes;
 }
 
 void a_wrong_file_has_its_sentence() {

@@ -12,21 +12,11 @@ namespace {
 using facrt::WeightFormat;
 using Tokens = std::vector<std::int64_t>;
 
-constexpr WeightFormat formats[] = {WeightFormat::fp32, WeightFormat::fp16,    WeightFormat::bf16,
-                                    WeightFormat::int8, WeightFormat::int4_32, WeightFormat::int4_128};
 const facrt::SpeechHeadDims shapes[] = {
     {64, 48, 96, 2, 4, 2, 16, 5, 200, 197, 0, 1e-6f, 1e6},
     {40, 36, 50, 3, 3, 1, 12, 3, 104, 100, 1, 1e-6f, 1e4},  // nothing is a multiple of 16
     {32, 96, 64, 1, 40, 2, 6, 1, 17, 3, 0, 1e-6f, 1e4},     // 20 query heads to a KV head
 };
-
-std::vector<float> hidden_states(std::size_t size) {
-    std::mt19937 random(3);
-    std::normal_distribution<float> normal;
-    std::vector<float> u(size);
-    for (float& value : u) value = normal(random);
-    return u;
-}
 
 struct Run {
     Tokens tokens;
@@ -38,7 +28,7 @@ Run run(const std::filesystem::path& path, const facrt::SpeechHeadOptions& optio
         std::size_t prompt = 50) {
     facrt::SpeechHeadLoop loop(path, options);
     const std::size_t h = loop.dims().hidden_size, group_size = loop.dims().group_size;
-    const std::vector<float> u = hidden_states((prompt + 2) * h);
+    const std::vector<float> u = normal_values((prompt + 2) * h);
     facrt::Sampler sampler(5);
     const facrt::SamplingOptions sampling{.temperature = 0.9f, .top_p = 0.95, .repetition_penalty = 1.1f};
     Run result;
@@ -159,7 +149,7 @@ void it_starts_again_from_any_position() {
     const TemporaryFile file(RandomHead(shapes[0], WeightFormat::int8).bytes());
     facrt::SpeechHeadLoop loop(file.path(), {.num_threads = 2, .max_positions = 12});
     const std::size_t h = loop.dims().hidden_size;
-    const std::vector<float> u = hidden_states(8 * h);
+    const std::vector<float> u = normal_values(8 * h);
     const facrt::SamplingOptions greedy{.greedy = true};
     facrt::Sampler sampler(0);
     std::vector<Tokens> wanted;

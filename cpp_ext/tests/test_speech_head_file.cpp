@@ -18,12 +18,6 @@ void open(const Bytes& bytes) {
     facrt::SpeechHeadFile(file.path());
 }
 
-template <class Value>
-Bytes with(Bytes bytes, std::size_t place, Value value) {
-    std::memcpy(bytes.data() + place, &value, sizeof value);
-    return bytes;
-}
-
 void refused(const Bytes& bytes, const std::string& part) {
     CHECK(throws<std::runtime_error>([&] { open(bytes); }, part));
 }

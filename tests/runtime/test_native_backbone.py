@@ -21,6 +21,7 @@ from facrt.quant.packing import PACKINGS
 from facrt.runtime.backend import Array
 from facrt.runtime.engine import load
 from facrt.runtime.native_backbone import NativeBackbone
+from facrt.runtime.native_speech_head import NativeSpeechHead
 from goldens import LM
 from tolerances import TOLERANCES
 
@@ -94,18 +95,23 @@ def test_a_smaller_cache_is_close(golden_bundle: Path, chat: ChatModel, x: Array
     assert 0 < relative(smaller(x)[0], whole(x)[0]) < limit
 
 
-def test_the_choice_of_form(golden_bundle: Path, bundle_copy: Path) -> None:
-    assert isinstance(load(golden_bundle, max_positions=4).backbone, NativeBackbone)
-    assert not isinstance(load(golden_bundle, max_positions=4, backbone="onnx").backbone, NativeBackbone)
-    with pytest.raises(RequestError, match="backbone 'abacus' is unknown; allowed: native, onnx"):
-        load(golden_bundle, backbone="abacus")
+@pytest.mark.parametrize(("component", "kind"), [("backbone", NativeBackbone), ("speech_head", NativeSpeechHead)])
+def test_the_choice_of_form(golden_bundle: Path, bundle_copy: Path, component: str, kind: type) -> None:
+    def opened(bundle: Path, **choice: Any) -> Any:
+        return getattr(load(bundle, max_positions=4, **choice), component)
+
+    name = component.replace("_", " ")
+    assert isinstance(opened(golden_bundle), kind)
+    assert not isinstance(opened(golden_bundle, **{component: "onnx"}), kind)
+    with pytest.raises(RequestError, match=f"{name} 'abacus' is unknown; allowed: native, onnx"):
+        opened(golden_bundle, **{component: "abacus"})
     path = bundle_copy / "manifest.json"
     manifest = json.loads(path.read_text())
-    del manifest["native"]["backbone"]
+    del manifest["native"][component]
     path.write_text(json.dumps(manifest))
-    assert not isinstance(load(bundle_copy, max_positions=4).backbone, NativeBackbone)
-    with pytest.raises(RequestError, match="holds no native backbone; use onnx, or export it again"):
-        load(bundle_copy, backbone="native")
+    assert not isinstance(opened(bundle_copy), kind)
+    with pytest.raises(RequestError, match=f"holds no native {name}; use onnx, or export it again"):
+        opened(bundle_copy, **{component: "native"})
 
 
 def test_a_wrong_file(golden_bundle: Path, chat: ChatModel, tmp_path: Path) -> None:

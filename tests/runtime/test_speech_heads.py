@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,20 +132,6 @@ def test_a_full_cache(golden_bundle: Path, u: Array, kind: str) -> None:
     head.prefill(u[:4], sampling)
     with pytest.raises(RequestError, match=r"do not fit the cache of"):
         head.group(u[4], sampling)
-
-
-def test_the_choice_of_head(golden_bundle: Path, bundle_copy: Path) -> None:
-    assert isinstance(load(golden_bundle, max_positions=4).speech_head, NativeSpeechHead)
-    assert not isinstance(load(golden_bundle, max_positions=4, speech_head="onnx").speech_head, NativeSpeechHead)
-    with pytest.raises(RequestError, match="speech head 'abacus' is unknown; allowed: native, onnx"):
-        load(golden_bundle, speech_head="abacus")
-    path = bundle_copy / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["native"]["speech_head"]
-    path.write_text(json.dumps(manifest))
-    assert not isinstance(load(bundle_copy, max_positions=4).speech_head, NativeSpeechHead)
-    with pytest.raises(RequestError, match="holds no native speech head"):
-        load(bundle_copy, speech_head="native")
 
 
 @pytest.mark.parametrize(("cache", "limit"), [("fp16", 2e-3), ("int8", 3e-2)])
