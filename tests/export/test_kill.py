@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
-import signal
 import time
 from pathlib import Path
+from unittest import mock
 
-import pytest
-import torch
 from facrt.export import pipeline
 from facrt.export.pipeline import ExportRequest, export
 from facrt.runtime.bundle import open_bundle
@@ -29,22 +28,25 @@ def write_slowly(_model: object, component: object, _scheme: str, _target: objec
     return CHUNKS * CHUNK_BYTES
 
 
-def in_a_child(out: Path) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            torch.set_num_threads(1)  # the parent's threads did not come along
-            export(ExportRequest(str(LM / "model"), out, verify=False))
-        finally:
-            os._exit(0)
-    return child
+def export_slowly(out: Path) -> None:
+    with mock.patch.object(pipeline, "write_graph", write_slowly):
+        export(ExportRequest(str(LM / "model"), out, verify=False))
 
 
-def test_killed_at_random_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "write_graph", write_slowly)
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    # children of a process that has run no thread: one forked from this one may find a lock that nobody will release
+    children = multiprocessing.get_context("forkserver")
+    children.set_forkserver_preload([__name__])
     out, draw = tmp_path / "bundle", random.Random(5)
+
+    def begun() -> multiprocessing.process.BaseProcess:
+        child = children.Process(target=export_slowly, args=(out,))
+        child.start()
+        return child
+
+    begun().join()  # starts the server as well
     started = time.perf_counter()
-    os.waitpid(in_a_child(out), 0)
+    begun().join()
     whole_s = time.perf_counter() - started
     open_bundle(out)
     for moment in range(NUM_KILLS):
@@ -53,12 +55,12 @@ def test_killed_at_random_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             for path in out.iterdir():
                 path.unlink()
             out.rmdir()
-        child = in_a_child(out)
+        child = begun()
         time.sleep(draw.uniform(0, whole_s))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        child.kill()
+        child.join()
         if out.exists():
             open_bundle(out)
-    export(ExportRequest(str(LM / "model"), out, verify=False))
+    begun().join()
     open_bundle(out)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
