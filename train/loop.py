@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import FacrtError, RequestError
 from . import parallel
 from .compute import ON_CPU, Compute
+from .optimizer import Optimizer, make_optimizer
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -28,7 +29,7 @@ Figures = dict[str, Tensor | float]  # for the log; tensors stay on their device
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a stage is optimized: AdamW, linear warm-up, cosine from `lr` to `final_lr`."""
+    """How a stage is optimized: linear warm-up, then a cosine from `lr` to `final_lr`."""
 
     steps: int
     batch_size: int  # of one process
@@ -40,6 +41,7 @@ class Schedule:
     clip: float = 1.0  # largest norm of a gradient
     loss_limit: float = math.inf  # a step with a larger loss is skipped
     ema: float = 0.0  # decay of the averaged weights that are kept in the end; 0: the last ones
+    optimizer: str = "adamw"  # or muon: on the matrices of the layers, with AdamW on the rest
 
     def lr_at(self, step: int) -> float:
         if step < self.warmup:
@@ -71,7 +73,7 @@ class Stage(Protocol):
 @dataclass(slots=True)
 class _State:
     step: int
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     average: dict[str, Tensor] | None
     seconds: float
 
@@ -109,7 +111,7 @@ def run_stage(
     device = compute.torch_device()
     stage.module.to(device)
     trained = [p for p in stage.module.parameters() if p.requires_grad]
-    state = _resume(stage, schedule, folder, trained)
+    state = _resume(stage, schedule, folder)
     stage.module.train()
     last = min(schedule.steps, until) if until else schedule.steps
     started, saved, logged, bad = time.monotonic() - state.seconds, time.monotonic(), 0.0, 0
@@ -124,11 +126,9 @@ def run_stage(
         value = float(parallel.average(loss))
         usable = bool(torch.isfinite(norm)) and math.isfinite(value) and value < schedule.loss_limit
         if usable:
-            for group in state.optimizer.param_groups:
-                group["lr"] = schedule.lr_at(state.step)
-            state.optimizer.step()
+            state.optimizer.step(schedule.lr_at(state.step))
             _average(state, schedule, stage.module)
-        state.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad()
         bad = 0 if usable else bad + 1
         if bad == 50:
             raise FacrtError(
@@ -203,11 +203,8 @@ def _average(state: _State, schedule: Schedule, module: nn.Module) -> None:
             state.average[name].lerp_(parameter.detach(), 1 - decay)
 
 
-def _resume(stage: Stage, schedule: Schedule, folder: Path, trained: list[nn.Parameter]) -> _State:
-    decayed = [p for p in trained if p.ndim > 1]
-    plain = [p for p in trained if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=schedule.lr, betas=schedule.betas)
+def _resume(stage: Stage, schedule: Schedule, folder: Path) -> _State:
+    optimizer = make_optimizer(stage.module, schedule.optimizer, schedule.weight_decay, schedule.betas)
     average = None
     if schedule.ema:
         average = {n: p.detach().clone() for n, p in stage.module.named_parameters() if p.requires_grad}
@@ -216,7 +213,10 @@ def _resume(stage: Stage, schedule: Schedule, folder: Path, trained: list[nn.Par
     if path.exists():
         raw = _load(path)
         stage.module.load_state_dict(raw["module"])
-        optimizer.load_state_dict(raw["optimizer"])
+        try:
+            optimizer.load_state_dict(raw["optimizer"])
+        except ValueError as error:
+            raise FacrtError(f"{path} does not fit the recipe ({error}); remove it, or set the recipe back") from None
         state.step, state.seconds = raw["step"], raw["seconds"]
         if average is not None:
             average.update({name: value.to(average[name].device) for name, value in raw["average"].items()})

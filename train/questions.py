@@ -20,6 +20,7 @@ Progress = Callable[[int, int], None]
 SAVE_SECONDS = 30.0
 LEVEL_JITTER = 0.1  # of the scaled log-mel, 0.4 in log10 power
 MASKED_MELS, MASKED_FRAMES, NUM_MASKS = 16, 10, 1
+WARP = 0.1  # of the frequency axis, either way: longer and shorter vocal tracts
 
 
 class QuestionStore:
@@ -78,7 +79,8 @@ def _write_index(path: Path, made: dict[str, Any]) -> None:
 
 
 def disturbed(mel: Tensor, draw: torch.Generator) -> Tensor:
-    """A log-mel [num_mels, L] at another level, with masked bands and moments (SpecAugment)."""
+    """A log-mel [num_mels, L] of another speaker at another level, with masked bands and moments (SpecAugment)."""
+    mel = _warped(mel, 1 + WARP * (2 * float(torch.rand((), generator=draw)) - 1))
     mel = mel + LEVEL_JITTER * torch.randn((), generator=draw)
     quiet = float(mel.min())
     mel = mel.clone()
@@ -89,3 +91,11 @@ def disturbed(mel: Tensor, draw: torch.Generator) -> Tensor:
         mel[low : low + height] = quiet
         mel[:, start : start + width] = quiet
     return mel
+
+
+def _warped(mel: Tensor, factor: float) -> Tensor:
+    """What stood at a place of the mel axis stands `factor` times lower; the last band goes on above its end."""
+    place = (torch.arange(mel.shape[0]) * factor).clamp(max=mel.shape[0] - 1)
+    below = place.long().clamp(max=mel.shape[0] - 2)
+    share = (place - below)[:, None]
+    return mel[below] * (1 - share) + mel[below + 1] * share

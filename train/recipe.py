@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import RequestError
 from .compute import Compute
 from .loop import Schedule
+from .optimizer import OPTIMIZERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -92,6 +93,9 @@ def _faults(raw: Mapping[str, Any]) -> list[str]:
         needed = ("steps", "batch_size", "lr", "final_lr", "warmup", *EXTRA_KEYS.get(name, ()))
         faults += [f"stages.{name}.{key} is missing" for key in needed if key not in stages[name]]
         faults += [f"stages.{name}.{key} is unknown" for key in stages[name] if key not in allowed]
+        chosen = stages[name].get("optimizer", OPTIMIZERS[0])
+        if chosen not in OPTIMIZERS:
+            faults.append(f"stages.{name}.optimizer is {chosen!r}; {', '.join(OPTIMIZERS)} are allowed")
     if not 0 <= raw["cocktail"].get("alpha", -1) <= 1:
         faults.append("cocktail.alpha is needed, 0 to 1")
     return faults + _compute_faults(raw.get("compute", {}))

@@ -24,6 +24,7 @@ def test_the_shipped_recipe() -> None:
         ("alpha = 0.5", "alpha = 1.5", "cocktail.alpha is needed, 0 to 1"),
         ("frames = 32", "", "stages.vocoder.frames is missing"),
         ("wave_weight = 1.0", "wave_weight = 1.0\nwidth = 3", "stages.vocoder.width is unknown"),
+        ("wave_weight = 1.0", "wave_weight = 1.0\noptimizer = 'sgd'", "vocoder.optimizer is 'sgd'; adamw, muon are"),
         ("[mix]", "[mixture]", "mix is missing; mixture is unknown"),
         ("seed = 1", "seed = ", "is no TOML"),
         ("seed = 1", "seed = 1\n[compute]\ndevice = 'gpu'\naccumulate = 0", "'gpu'; auto, cpu, cuda .*; 1 or more"),
