@@ -8,10 +8,9 @@ SOURCES := $(wildcard $(shell git ls-files --cached --others --exclude-standard 
 .PHONY: demo test test-cpp test-aarch64 sanitize wheel-aarch64 emulate-aarch64 lint clean
 
 demo: out/demo/bundle/manifest.json
-	@for question in "When does the library open on Monday?" "Set a timer for ten minutes." "Turn on the kitchen lamp."; do \
-		name=$$(echo "$$question" | tr -d '?.' | tr 'A-Z ' 'a-z-'); \
-		printf '\n> %s\n' "$$question"; \
-		$(BIN)/facrt run out/demo/bundle --text "$$question" --out "out/demo/$$name.wav" --max-steps 80 || exit; \
+	@for name in when-does-the-library-open-on-monday what-is-seven-plus-eight turn-on-the-kitchen-lamp; do \
+		printf '\n> %s (spoken)\n' "$$(echo "$$name" | tr - ' ')"; \
+		$(BIN)/facrt run out/demo/bundle "docs/questions/$$name.wav" --out "out/demo/$$name.wav" --max-steps 80 || exit; \
 		cp "out/demo/$$name.wav" out/demo/answer.wav; \
 	done
 	@printf '\nThe answers are in out/demo/, the last one also as answer.wav\n'

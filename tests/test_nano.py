@@ -19,6 +19,12 @@ CARD = {
     "Turn on the kitchen lamp.": ("The kitchen lamp is now on.", LAMP),
     "Set a timer for ten minutes.": ("The timer runs for ten minutes.", TIMER),
 }
+QUESTIONS = Path(__file__).parents[1] / "docs" / "questions"
+SPOKEN = {  # `make demo`
+    "when-does-the-library-open-on-monday": ("It opens at nine in the morning.", None),
+    "what-is-seven-plus-eight": ("Seven plus eight is fifteen.", None),
+    "turn-on-the-kitchen-lamp": CARD["Turn on the kitchen lamp."],
+}
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
@@ -52,6 +58,17 @@ def test_a_typed_question_is_answered_in_words_and_aloud(engine: Engine, questio
     assert reply.audio is not None
     assert 1.0 < len(reply.audio) / reply.sample_rate < 4.0
     assert float(np.sqrt((reply.audio**2).mean())) > 0.02
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+def test_a_spoken_question_is_heard(engine: Engine, name: str) -> None:
+    words, call = SPOKEN[name]
+    reply = engine.conversation().respond(QUESTIONS / f"{name}.wav", greedy=True, max_steps=80)
+    written, mark, spoken = reply.text.rpartition(CLOSE)
+    assert spoken == words
+    assert (json.loads(written.removeprefix(OPEN)) if mark else None) == call
+    assert reply.audio is not None
+    assert 1.0 < len(reply.audio) / reply.sample_rate < 4.0
 
 
 def test_text_only(engine: Engine) -> None:
