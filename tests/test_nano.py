@@ -10,6 +10,7 @@ import pytest
 from facrt.export.pipeline import ExportRequest, export
 from facrt.export.source import NANO
 from facrt.runtime.engine import Engine, load
+from facrt.train.judge import split_answer
 from safetensors import safe_open
 
 MAX_BYTES = 45e6
@@ -25,7 +26,6 @@ SPOKEN = {  # `make demo`
     "what-is-seven-plus-eight": ("Seven plus eight is fifteen.", None),
     "turn-on-the-kitchen-lamp": CARD["Turn on the kitchen lamp."],
 }
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])
@@ -52,9 +52,7 @@ def test_size_and_types() -> None:
 def test_a_typed_question_is_answered_in_words_and_aloud(engine: Engine, question: str) -> None:
     words, call = CARD[question]
     reply = engine.conversation().respond(text=question, greedy=True, max_steps=80)
-    written, _, spoken = reply.text.removeprefix(OPEN).partition(CLOSE)
-    assert json.loads(written) == call
-    assert spoken == words
+    assert split_answer(reply.text) == (json.dumps(call, sort_keys=True), words)
     assert reply.audio is not None
     assert 1.0 < len(reply.audio) / reply.sample_rate < 4.0
     assert float(np.sqrt((reply.audio**2).mean())) > 0.02
@@ -64,9 +62,7 @@ def test_a_typed_question_is_answered_in_words_and_aloud(engine: Engine, questio
 def test_a_spoken_question_is_heard(engine: Engine, name: str) -> None:
     words, call = SPOKEN[name]
     reply = engine.conversation().respond(QUESTIONS / f"{name}.wav", greedy=True, max_steps=80)
-    written, mark, spoken = reply.text.rpartition(CLOSE)
-    assert spoken == words
-    assert (json.loads(written.removeprefix(OPEN)) if mark else None) == call
+    assert split_answer(reply.text) == (call and json.dumps(call, sort_keys=True), words)
     assert reply.audio is not None
     assert 1.0 < len(reply.audio) / reply.sample_rate < 4.0
 
