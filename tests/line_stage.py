@@ -42,16 +42,22 @@ SEED = 3
 
 
 def main(what: str, folder: Path) -> None:
-    """`slow`: one stage with a checkpoint every 0.2 s; `parallel`: each process also keeps its own weights."""
+    """What a process of its own runs.
+
+    `slow`: one stage with a checkpoint every 0.2 s. `parallel`: each process also keeps its own weights, and the names
+    of the threads that are left in the end.
+    """
     torch.set_num_threads(1)
     if what == "slow":
         loop.CHECKPOINT_SECONDS = 0.2
         run_stage(SlowLine(), SLOW_SCHEDULE, SEED, folder)
         return
     with parallel.processes():
-        stage = Line()
-        run_stage(stage, SCHEDULE, SEED, folder / str(parallel.rank()))
-        torch.save(stage.module.state_dict(), folder / f"weights-{parallel.rank()}.pt")
+        stage, rank = Line(), parallel.rank()
+        run_stage(stage, SCHEDULE, SEED, folder / str(rank))
+        torch.save(stage.module.state_dict(), folder / f"weights-{rank}.pt")
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    (folder / f"threads-{rank}.txt").write_text("\n".join(threads))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -21,6 +22,9 @@ def processes() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _joined():
         yield
         return
+    # an optimizer imports this module; where a group is there already, its defaults keep that group and its threads
+    # beyond their end, and a thread that lets go of a tensor while the interpreter ends aborts the process
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
     try:

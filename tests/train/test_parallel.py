@@ -37,6 +37,8 @@ def test_two_processes_equal_one_with_both_batches(tmp_path: Path) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     assert sorted(path.name for path in (tmp_path / "0").iterdir()) == ["checkpoint.pt", "log.jsonl"]
     assert not list((tmp_path / "1").iterdir()), "only the first process writes"
+    left = [(tmp_path / f"threads-{rank}.txt").read_text().split() for rank in (0, 1)]
+    assert not [name for names in left for name in names if "gloo" in name], "a thread that may outlive the interpreter"
     run_stage(Both(), SCHEDULE, SEED, tmp_path / "both")
     averaged, alone = Line().module, Line().module
     load_trained(tmp_path / "0", averaged)
