@@ -19,7 +19,7 @@ SIZES = {
     "num_key_value_heads": 1, "head_dim": 16, "vocabulary": 300, "base_channels": 16, "f0_channels": 8,
     "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1]], "source_resblock_kernel_sizes": [3, 3, 3],
     "source_resblock_dilation_sizes": [[1], [1], [1]], "decoder_layers": 1, "steps": 3, "batch_size": 4, "warmup": 1,
-    "frames": 12, "train": 4,
+    "frames": 12, "train": 4, "n_window": 100, "placed_steps": 2,
 }  # fmt: skip
 TURNS = (("What time is it?", "It is noon."), ("Turn on the lamp.", "The lamp is on."), ("Hello.", "Hello there."))
 SOUNDS = [Sound(0.0, "sil"), Sound(0.1, "a", 0), Sound(0.3, "sil")]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..model.generate import ChatModel
 from ..model.geometry import num_groups
 from .compute import device_of, full_precision
+from .ctc import ctc_loss
 from .dataset import SpokenMessage
 from .labels import Sound, classes_of_rows, groups_of_ids, label_path, read_labels
 from .loop import Figures
@@ -38,8 +39,7 @@ class EncoderTraining(nn.Module):
 
     def dictation(self, spoken: Iterable[Spoken]) -> Dictation:
         """What the stages after this one go on to teach; what reads the ids stays as it is."""
-        ids = {item.audio: item.ids for item in spoken}
-        return Dictation(ids, self.table, self.log_sharpness.detach())
+        return Dictation({item.audio: item for item in spoken}, self.table, self.log_sharpness.detach())
 
 
 def id_scores(rows: Tensor, table: Tensor, log_sharpness: Tensor) -> Tensor:
@@ -55,6 +55,12 @@ class Spoken:
     audio: Path
     sounds: tuple[Sound, ...]
     ids: Tensor  # [num_groups] int64: the text id that is over in each group, or the pause
+    pause_id: int
+
+    @property
+    def said(self) -> Tensor:
+        """The ids without their places, [count] int64."""
+        return self.ids[self.ids != self.pause_id]
 
 
 Heard = Sequence[tuple[Path, Tensor]]  # audios and their grouped rows [num_groups, H]
@@ -64,21 +70,41 @@ Heard = Sequence[tuple[Path, Tensor]]  # audios and their grouped rows [num_grou
 class Dictation:
     """What is said in questions, taught beside their answers: answers alone say too little about what was misheard."""
 
-    ids: Mapping[Path, Tensor]  # by audio, as in `Spoken`
+    spoken: Mapping[Path, Spoken]
     table: Tensor  # [V, H], the base model's embeddings
     log_sharpness: Tensor  # []
 
     def loss(self, heard: Heard) -> tuple[Tensor, Figures]:
-        """The mean [] over the groups of those audios whose ids are known, float32; 0 where none is."""
-        known = [(self.ids[path], rows) for path, rows in heard if path in self.ids]
+        """The mean [] over those audios whose ids are known, float32; 0 where none is."""
+        known = [(self.spoken[path], rows) for path, rows in heard if path in self.spoken]
         if not known:
             return torch.zeros(()), {}
-        said, rows = (torch.cat(column) for column in zip(*known, strict=True))
-        device = rows.device
-        scores = id_scores(rows.float(), self.table.to(device), self.log_sharpness.to(device))
-        said = said.to(device)
-        loss = F.cross_entropy(scores, said)
-        return loss, {"ids": loss.detach(), "ids_right": _share_right(scores, said)}
+        device = known[0][1].device
+        table, sharpness = self.table.to(device), self.log_sharpness.to(device)
+        return reading([id_scores(rows.float(), table, sharpness) for _, rows in known], [item for item, _ in known])
+
+
+def reading(scores: Sequence[Tensor], spoken: Sequence[Spoken]) -> tuple[Tensor, Figures]:
+    """By CTC: the loss [] of reading the ids off in order, wherever; scores per question [num_groups, V]."""
+    loss = ctc_loss(scores, [item.said for item in spoken], spoken[0].pause_id)
+    return loss, {"ids": loss.detach(), "ids_right": _share_near(scores, spoken)}
+
+
+def placed_reading(scores: Sequence[Tensor], spoken: Sequence[Spoken]) -> tuple[Tensor, Figures]:
+    """The loss [] of reading each id off the group where its word is over; arguments as of `reading`."""
+    labels = torch.cat([item.ids for item in spoken])
+    loss = F.cross_entropy(torch.cat(list(scores)), labels.to(scores[0].device))
+    return loss, {"ids": loss.detach(), "ids_right": _share_near(scores, spoken)}
+
+
+def _share_near(scores: Sequence[Tensor], spoken: Sequence[Spoken]) -> Tensor:
+    """Of the ids that are said, those that are read off their group or one beside it."""
+    found, said = [], []
+    for rows, item in zip(scores, spoken, strict=True):
+        ids, best = item.ids.to(rows.device), F.pad(rows.argmax(-1), (1, 1), value=item.pause_id)
+        said.append(ids != item.pause_id)
+        found.append((best.unfold(0, 3, 1) == ids[:, None]).any(1) & said[-1])
+    return torch.cat(found).sum() / torch.cat(said).sum()
 
 
 def labelled_questions(messages: Iterable[SpokenMessage], maker: SampleMaker, questions: QuestionStore) -> list[Spoken]:
@@ -99,26 +125,28 @@ def _labelled(text: str, audio: Path, maker: SampleMaker, questions: QuestionSto
     if groups is None:
         return None
     said[groups] = torch.tensor(ids)
-    return Spoken(audio, sounds, said)
+    return Spoken(audio, sounds, said, maker.pause_id)
 
 
 class EncoderStage:
     """What Whisper's training is to the real encoder.
 
-    The sounds are read at 25 Hz, each where the synthesizer said it; the ids at 5 Hz, each where its word is over, off
-    the rows that the backbone will get: a row comes to lie near the base model's own embedding of what was said, or of
-    the pause. (By CTC, which need not know where, so small an encoder hears nothing for most of its training.)
+    The sounds are read at 25 Hz, each where the synthesizer said it; the ids at 5 Hz, off the rows that the backbone
+    will get: a row comes to lie near the base model's own embedding of what was said, or of the pause. At first each
+    id is wanted where its word is over: by CTC, which need not know where, so small an encoder hears nothing for most
+    of its training. Then CTC it is: a word that is over near the border of two groups belongs to either.
     """
 
     name = "encoder"
 
     def __init__(
         self, module: EncoderTraining, model: ChatModel, questions: QuestionStore, spoken: Sequence[Spoken],
-        sound_names: Sequence[str], batch_size: int,
+        sound_names: Sequence[str], batch_size: int, placed_steps: int,
     ) -> None:  # fmt: skip
         self.module = module
         self._padded_rows, self._sound_names = model._padded_rows, sound_names
-        self._questions, self._spoken, self._batch_size = questions, spoken, batch_size
+        self._questions, self._spoken = questions, spoken
+        self._batch_size, self._placed_steps = batch_size, placed_steps
 
     def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
         device = device_of(self.module)
@@ -133,15 +161,14 @@ class EncoderStage:
         encoded = module.encoder.projection(normed).split(counts)
         slots = [self._questions.num_slots(item.audio) for item in batch]
         grouped = [self._padded_rows(e, n).mean(1) for e, n in zip(encoded, slots, strict=True)]
-        scores = module.id_scores(module.continuous(torch.cat(grouped)))
-        said = torch.cat([item.ids for item in batch]).to(device)
+        read_off = module.continuous(torch.cat(grouped))
         with full_precision(device):
+            scores = module.id_scores(read_off.float()).split([len(group) for group in grouped])
+            read = placed_reading if step < self._placed_steps else reading
+            ids, figures = read(scores, batch)
             logits, heard = module.sounds(normed).float(), heard.to(device)
-            sounds, ids = F.cross_entropy(logits, heard), F.cross_entropy(scores.float(), said)
-        return sounds + ids, {
-            "sounds": sounds.detach(), "sounds_right": _share_right(logits, heard),
-            "ids": ids.detach(), "ids_right": _share_right(scores, said),
-        }  # fmt: skip
+            sounds = F.cross_entropy(logits, heard)
+        return sounds + ids, {"sounds": sounds.detach(), "sounds_right": _share_right(logits, heard), **figures}
 
 
 def _share_right(scores: Tensor, labels: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ OPTIONAL = ("compute",)
 COMPUTE_KEYS = tuple(field.name for field in fields(Compute))
 SCHEDULE_KEYS = tuple(field.name for field in fields(Schedule))
 EXTRA_KEYS = {"tokenizer": ("decoder_layers",), "vocoder": ("frames", "wave_weight"), "pitch": ("frames",),
-              "text": ("questions", "shares", "practice")}  # fmt: skip
+              "text": ("questions", "shares", "practice"), "encoder": ("placed_steps",)}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,8 @@ class Run:
     def _encoder(self) -> Stage:
         model, size = self.base(), self.recipe.schedules["encoder"].batch_size
         module = EncoderTraining(model, len(self.sound_names))
-        return EncoderStage(module, model, self.questions, self.spoken_questions, self.sound_names, size)
+        placed = self.recipe.extras["encoder"]["placed_steps"]
+        return EncoderStage(module, model, self.questions, self.spoken_questions, self.sound_names, size, placed)
 
     @cached_property
     def spoken_questions(self) -> list[Spoken]:

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torch.nn.functional as F
 from facrt.model.checkpoint import load_chat
 from facrt.model.generate import ChatModel, Step, as_float_pcm
 from facrt.model.settings import GenerationSettings
 from facrt.model.turn import Turn
+from facrt.train import encoder_stage
 from facrt.train.chat_stage import DICTATION_WEIGHT, ChatStage
-from facrt.train.encoder_stage import EncoderTraining, Spoken
+from facrt.train.encoder_stage import EncoderTraining, Spoken, placed_reading, reading
 from facrt.train.questions import QuestionStore
+from facrt.train.run import Run
 from facrt.train.samples import Sample
 from goldens import LM, inputs, waveforms
 from tolerances import TOLERANCES
@@ -98,15 +101,48 @@ def test_text_only_and_spoken_samples_mix(chat: ChatModel) -> None:
     assert np.isfinite(float(stage.loss(0, torch.Generator())[0]))
 
 
+PAUSE = 5
+
+
 def test_dictation_is_right_where_rows_lie_at_the_embeddings_of_what_was_said(chat: ChatModel) -> None:
     module = EncoderTraining(chat, 3)
-    said = torch.tensor([7, 3, 11, 7])
-    dictation = module.dictation([Spoken(Path("a"), (), said)])
+    said = torch.tensor([7, 3, PAUSE, 11, 7])
+    dictation = module.dictation([Spoken(Path("a"), (), said, PAUSE)])
     loss, figures = dictation.loss([(Path("a"), module.table[said]), (Path("unlabelled"), torch.zeros(2, 1))])
     assert float(figures["ids_right"]) == 1.0
-    far, _ = dictation.loss([(Path("a"), module.table[said.flip(0) + 1])])
+    later = torch.tensor([7, 7, 3, 11, 7])  # the same in order, two of them elsewhere, one twice
+    moved, figures = dictation.loss([(Path("a"), module.table[later])])
+    assert float(figures["ids_right"]) == 1.0
+    far, figures = dictation.loss([(Path("a"), module.table[said.flip(0)])])
     assert float(loss) < float(far)
+    assert float(moved) < float(far)
+    assert float(figures["ids_right"]) < 1.0
     assert dictation.loss([(Path("unlabelled"), torch.zeros(2, 1))])[1] == {}
+
+
+def test_ids_are_wanted_at_their_places_at_first_and_then_in_their_order() -> None:
+    """Of two readings, both in order, the placed loss takes the one at the ids' places; CTC takes either."""
+    item = Spoken(Path("a"), (), torch.tensor([PAUSE, 7, PAUSE, 3]), PAUSE)
+    there, beside = (8 * F.one_hot(torch.tensor(ids), 12).float() for ids in ([5, 7, 5, 3], [7, 5, 3, 5]))
+    placed, in_order = (
+        [float(loss([rows], [item])[0]) for rows in (there, beside)] for loss in (placed_reading, reading)
+    )
+    assert placed[1] > placed[0] + 1
+    assert in_order[1] == pytest.approx(in_order[0], abs=1e-4)
+    assert in_order[0] < 0.1
+
+
+def test_the_encoder_stage_turns_to_order_after_its_placed_steps(
+    trained_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = trained_run.stage("encoder")
+    asked: list[str] = []
+    for name in ("placed_reading", "reading"):
+        real = getattr(encoder_stage, name)
+        monkeypatch.setattr(encoder_stage, name, lambda *a, n=name, f=real: (asked.append(n), f(*a))[1])
+    for step in range(3):
+        stage.loss(step, torch.Generator().manual_seed(step))
+    assert asked == ["placed_reading", "placed_reading", "reading"]  # placed_steps of the tiny recipe: 2
 
 
 def test_a_stage_teaches_what_was_said_beside_the_answer(tmp_path: Path) -> None:
@@ -115,7 +151,9 @@ def test_a_stage_teaches_what_was_said_beside_the_answer(tmp_path: Path) -> None
     questions, audios = store_of("u2p0", tmp_path, chat.config.audio.num_mels)
     asked = Sample(sample.prompt, audios, sample.text, None, None)
     groups = int((sample.prompt == chat.config.audio_token_id).sum())
-    dictation = EncoderTraining(load_chat(LM / "model"), 3).dictation([Spoken(audios[0], (), torch.arange(groups))])
+    dictation = EncoderTraining(load_chat(LM / "model"), 3).dictation(
+        [Spoken(audios[0], (), torch.arange(1, groups + 1), 0)]
+    )
     draw = lambda _: [asked]  # noqa: E731
     alone, _ = ChatStage("test", chat, questions, draw, disturb=False).loss(0, torch.Generator())
     both, figures = ChatStage("test", chat, questions, draw, disturb=False, dictation=dictation).loss(
