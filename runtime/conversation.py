@@ -100,7 +100,7 @@ class Conversation:
     def feed(self, samples: ArrayLike, sample_rate: int = SAMPLE_RATE_HZ) -> None:
         """Hears more of the user's turn: mono [N] of any length, float32 or int16.
 
-        Encodes each 2 s that are complete, and lets the backbone and the speech head read them.
+        Encodes each window that is complete, and lets the backbone and the speech head read them.
 
         Raises:
             AudioError: the samples cannot be used, or the turn is longer than 300 s.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from .questions import QuestionStore, disturbed
 from .samples import IGNORED, Sample
 
 Draw = Callable[[torch.Generator], list[Sample]]  # one batch
+Spoken = Sequence[Tensor | None]  # per sample, the groups that are fed back, [groups, group_size] int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class ChatStage:
         lengths = [len(i) for i in ids]
         text_rows = model.backbone.embedding(torch.cat(ids).to(device))
         heard = self._audio_rows(batch, draw)
-        rows = self._inputs(batch, ids, text_rows, [rows for _, rows in heard])
+        spoken = [s.groups if draw is None or not self._disturb else self._misspoken(s.groups, draw) for s in batch]
+        rows = self._inputs(batch, spoken, ids, text_rows, [rows for _, rows in heard])
         hidden = decode(model.backbone.decoder, rows, PackedAttention(c.text, lengths, device), self._recompute)
         ends = torch.tensor(lengths).cumsum(0).tolist()
         asked = torch.cat([_asked(s, e - n) for s, e, n in zip(batch, ends, lengths, strict=True)])
@@ -95,10 +97,23 @@ class ChatStage:
             none = text_labels.new_zeros(0)
             return ChatOutput(text_logits, text_labels, text_logits.new_zeros(0, c.codebook_size), none, heard)
         spans = torch.cat([torch.arange(ends[i] - lengths[i], ends[i]) for i in speaking])
-        logits, labels = self._speech([batch[i] for i in speaking], (hidden + text_rows)[spans.to(device)])
+        fed, given = [spoken[i] for i in speaking], [batch[i] for i in speaking]
+        logits, labels = self._speech(given, fed, (hidden + text_rows)[spans.to(device)])
         return ChatOutput(text_logits, text_labels, logits, labels, heard)
 
-    def _inputs(self, batch: list[Sample], ids: list[Tensor], text_rows: Tensor, audios: list[Tensor]) -> Tensor:
+    def _misspoken(self, groups: Tensor | None, draw: torch.Generator) -> Tensor | None:
+        """Speech ids [groups, group_size] as a model that errs feeds them back: some codes are others of the answer."""
+        if groups is None:
+            return None
+        said = groups.flatten()
+        (places,) = (said < self.module.config.num_codes).nonzero(as_tuple=True)
+        wrong = places[torch.rand(len(places), generator=draw) < MISSPOKEN_SHARE]
+        others = torch.randint(max(1, len(places)), (len(wrong),), generator=draw)
+        return said.index_copy(0, wrong, said[places[others]]).view_as(groups)
+
+    def _inputs(
+        self, batch: list[Sample], spoken: Spoken, ids: list[Tensor], text_rows: Tensor, audios: list[Tensor]
+    ) -> Tensor:
         """The backbone's input rows: text, audio groups at their places, and the speech that is fed back."""
         model, device = self.module, text_rows.device
         rows = text_rows
@@ -107,13 +122,13 @@ class ChatStage:
             rows = rows.masked_scatter(heard.to(device)[:, None], torch.cat(audios).to(rows.dtype))
         starts = torch.tensor([0, *(len(i) for i in ids)]).cumsum(0).tolist()
         places, groups = [], []
-        for start, sample in zip(starts, batch, strict=False):
-            if sample.groups is None:
+        for start, sample, said in zip(starts, batch, spoken, strict=False):
+            if said is None:
                 continue
             assert sample.is_fed is not None
             fed = sample.is_fed[:-1].nonzero().flatten()
             places.append(start + len(sample.prompt) + fed)
-            groups.append(sample.groups[fed].flatten())
+            groups.append(said[fed].flatten())
         if places:
             place = torch.cat(places).to(device)
             average = (rows[place] + model.grouping.of_ids(torch.cat(groups).to(device))) / 2
@@ -138,18 +153,19 @@ class ChatStage:
             for r, path in zip(encoded, paths, strict=True)
         ]
 
-    def _speech(self, batch: list[Sample], u: Tensor) -> tuple[Tensor, Tensor]:
-        """The speech head over whole samples, and its labels; u [positions, H]."""
+    def _speech(self, batch: list[Sample], spoken: Spoken, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The speech head over whole samples that speak, and its labels; u [positions, H]."""
         c, head = self.module.config, self.module.speech_head
         g = c.group_size
         previous, asked, labels, lengths = [], [], [], []
         start = 0
-        for sample in batch:
+        for sample, said in zip(batch, spoken, strict=True):
             assert sample.groups is not None
-            given = sample.groups.flatten()
+            assert said is not None
+            given, fed = sample.groups.flatten(), said.flatten()
             size = g * (len(sample.prompt) + len(sample.text) - 1)
             first = size - len(given)  # the prefill's last sub-vectors are the first group's
-            previous.append(torch.cat([given.new_full((first + 1,), c.speech_bos_id), given[:-1]]))
+            previous.append(torch.cat([fed.new_full((first + 1,), c.speech_bos_id), fed[:-1]]))
             asked.append(torch.arange(start + first, start + size))
             labels.append(given)
             lengths.append(size)
@@ -172,6 +188,8 @@ def _labels(sample: Sample) -> Tensor:
     return sample.text if sample.taught is None else torch.cat([sample.prompt[sample.taught], sample.text])
 
 
+MISSPOKEN_SHARE = 0.08  # of the codes fed back in training
+HEARD_SCALE = 0.05  # of a new grouping's rows: no longer than embeddings
 IDLE_WEIGHT = 0.1  # of the head's tokens while nothing is spoken
 DICTATION_WEIGHT = 0.5  # of what is said in questions, beside the answers
 
@@ -184,7 +202,8 @@ def _share_right(logits: Tensor, labels: Tensor) -> Tensor:
 def initialize_chat(module: ChatModel) -> None:
     """Normal weights scaled by fan-in; residual branches begin small; tied tables are made one.
 
-    What is fed back of the speech begins at nothing, so that it does not disturb the base model at first.
+    What is fed back of the speech begins at nothing, so that it does not disturb the base model at first, and what is
+    heard about as long as an embedding.
     """
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Conv1d):
@@ -196,6 +215,8 @@ def initialize_chat(module: ChatModel) -> None:
         elif isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=0.05)
     nn.init.zeros_(module.grouping.discrete.weight)
+    with torch.no_grad():
+        module.grouping.continuous.weight.mul_(HEARD_SCALE)
     tie(module)
 
 

@@ -21,6 +21,10 @@ from .packed import encode_audios
 from .questions import QuestionStore, disturbed
 from .samples import SampleMaker
 
+SHARPNESS = (
+    8.0  # of ids' scores: at nano's embeddings, whose squared length is 1, an id's own has 16 more than another's
+)
+
 
 class EncoderTraining(nn.Module):
     """The audio encoder and its grouping, and what only training needs to read sounds and ids off them."""
@@ -29,23 +33,17 @@ class EncoderTraining(nn.Module):
         super().__init__()
         self.encoder, self.continuous = model.audio_encoder, model.grouping.continuous
         self.sounds = nn.Linear(model.config.audio.d_model, num_sounds)
-        self.log_sharpness = nn.Parameter(torch.zeros(()))
         self.table: Tensor  # [V, H], the base model's, fixed
         self.register_buffer("table", model.backbone.embedding.weight.detach().clone())
 
-    def id_scores(self, rows: Tensor) -> Tensor:
-        """Grouped rows [..., H] -> scores of text ids before softmax."""
-        return id_scores(rows, self.table, self.log_sharpness)
-
     def dictation(self, spoken: Iterable[Spoken]) -> Dictation:
         """What the stages after this one go on to teach; what reads the ids stays as it is."""
-        return Dictation({item.audio: item for item in spoken}, self.table, self.log_sharpness.detach())
+        return Dictation({item.audio: item for item in spoken}, self.table)
 
 
-def id_scores(rows: Tensor, table: Tensor, log_sharpness: Tensor) -> Tensor:
-    """Grouped rows [..., H], embeddings [V, H] -> [..., V]: the nearer its embedding, the likelier an id."""
-    nearness = 2 * rows @ table.T - table.square().sum(1)
-    return nearness * log_sharpness.exp()
+def id_scores(rows: Tensor, table: Tensor) -> Tensor:
+    """Grouped rows [..., H], embeddings [V, H] -> [..., V] before softmax: the nearer its embedding, the likelier."""
+    return SHARPNESS * (2 * rows @ table.T - table.square().sum(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +70,44 @@ class Dictation:
 
     spoken: Mapping[Path, Spoken]
     table: Tensor  # [V, H], the base model's embeddings
-    log_sharpness: Tensor  # []
 
     def loss(self, heard: Heard) -> tuple[Tensor, Figures]:
         """The mean [] over those audios whose ids are known, float32; 0 where none is."""
-        known = [(self.spoken[path], rows) for path, rows in heard if path in self.spoken]
+        known = [(self.spoken[path], rows.float()) for path, rows in heard if path in self.spoken]
         if not known:
             return torch.zeros(()), {}
-        device = known[0][1].device
-        table, sharpness = self.table.to(device), self.log_sharpness.to(device)
-        return reading([id_scores(rows.float(), table, sharpness) for _, rows in known], [item for item, _ in known])
+        items, rows = zip(*known, strict=True)
+        return reading(rows, items, self.table.to(rows[0].device))
 
 
-def reading(scores: Sequence[Tensor], spoken: Sequence[Spoken]) -> tuple[Tensor, Figures]:
-    """By CTC: the loss [] of reading the ids off in order, wherever; scores per question [num_groups, V]."""
-    loss = ctc_loss(scores, [item.said for item in spoken], spoken[0].pause_id)
-    return loss, {"ids": loss.detach(), "ids_right": _share_near(scores, spoken)}
+def reading(rows: Sequence[Tensor], spoken: Sequence[Spoken], table: Tensor) -> tuple[Tensor, Figures]:
+    """The loss [] of reading the ids off in order, wherever (CTC).
+
+    Args:
+        rows: per question, [num_groups, H] float32.
+        spoken: the questions.
+        table: the base model's embeddings [V, H].
+    """
+    scores = [id_scores(row, table) for row in rows]
+    ids = ctc_loss(scores, [item.said for item in spoken], spoken[0].pause_id)
+    return _near(ids, rows, scores, spoken, table)
 
 
-def placed_reading(scores: Sequence[Tensor], spoken: Sequence[Spoken]) -> tuple[Tensor, Figures]:
+def placed_reading(rows: Sequence[Tensor], spoken: Sequence[Spoken], table: Tensor) -> tuple[Tensor, Figures]:
     """The loss [] of reading each id off the group where its word is over; arguments as of `reading`."""
-    labels = torch.cat([item.ids for item in spoken])
-    loss = F.cross_entropy(torch.cat(list(scores)), labels.to(scores[0].device))
-    return loss, {"ids": loss.detach(), "ids_right": _share_near(scores, spoken)}
+    scores = [id_scores(row, table) for row in rows]
+    ids = F.cross_entropy(torch.cat(scores), torch.cat([item.ids for item in spoken]).to(table.device))
+    return _near(ids, rows, scores, spoken, table)
+
+
+def _near(
+    ids: Tensor, rows: Sequence[Tensor], scores: Sequence[Tensor], spoken: Sequence[Spoken], table: Tensor
+) -> tuple[Tensor, Figures]:
+    """Adds how far the rows lie from the embeddings that they are read as: the scores alone leave that open."""
+    read_as = torch.cat(list(scores)).detach().softmax(-1) @ table
+    distance = (torch.cat(list(rows)) - read_as).square().sum(-1).mean()
+    right = _share_near(scores, spoken)
+    return ids + distance, {"ids": ids.detach(), "ids_right": right, "distance": distance.detach()}
 
 
 def _share_near(scores: Sequence[Tensor], spoken: Sequence[Spoken]) -> Tensor:
@@ -163,9 +176,8 @@ class EncoderStage:
         grouped = [self._padded_rows(e, n).mean(1) for e, n in zip(encoded, slots, strict=True)]
         read_off = module.continuous(torch.cat(grouped))
         with full_precision(device):
-            scores = module.id_scores(read_off.float()).split([len(group) for group in grouped])
             read = placed_reading if step < self._placed_steps else reading
-            ids, figures = read(scores, batch)
+            ids, figures = read(read_off.float().split([len(group) for group in grouped]), batch, module.table)
             logits, heard = module.sounds(normed).float(), heard.to(device)
             sounds = F.cross_entropy(logits, heard)
         return sounds + ids, {"sounds": sounds.detach(), "sounds_right": _share_right(logits, heard), **figures}

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import torch.nn.functional as F
 from facrt.model.checkpoint import load_chat
 from facrt.model.generate import ChatModel, Step, as_float_pcm
 from facrt.model.settings import GenerationSettings
 from facrt.model.turn import Turn
 from facrt.train import encoder_stage
-from facrt.train.chat_stage import DICTATION_WEIGHT, ChatStage
+from facrt.train.chat_stage import DICTATION_WEIGHT, MISSPOKEN_SHARE, ChatStage
 from facrt.train.encoder_stage import EncoderTraining, Spoken, placed_reading, reading
 from facrt.train.questions import QuestionStore
 from facrt.train.run import Run
@@ -123,13 +122,24 @@ def test_dictation_is_right_where_rows_lie_at_the_embeddings_of_what_was_said(ch
 def test_ids_are_wanted_at_their_places_at_first_and_then_in_their_order() -> None:
     """Of two readings, both in order, the placed loss takes the one at the ids' places; CTC takes either."""
     item = Spoken(Path("a"), (), torch.tensor([PAUSE, 7, PAUSE, 3]), PAUSE)
-    there, beside = (8 * F.one_hot(torch.tensor(ids), 12).float() for ids in ([5, 7, 5, 3], [7, 5, 3, 5]))
+    table = torch.eye(12)
+    there, beside = (table[torch.tensor(ids)] for ids in ([5, 7, 5, 3], [7, 5, 3, 5]))
     placed, in_order = (
-        [float(loss([rows], [item])[0]) for rows in (there, beside)] for loss in (placed_reading, reading)
+        [float(loss([rows], [item], table)[0]) for rows in (there, beside)] for loss in (placed_reading, reading)
     )
     assert placed[1] > placed[0] + 1
     assert in_order[1] == pytest.approx(in_order[0], abs=1e-4)
     assert in_order[0] < 0.1
+
+
+def test_rows_are_drawn_to_the_embeddings_that_they_are_read_as() -> None:
+    """Ten times as long a row is read the same, and the surer; the base model would not know it."""
+    item, table = Spoken(Path("a"), (), torch.tensor([PAUSE, 7, 3]), PAUSE), torch.eye(12)
+    for loss in (placed_reading, reading):
+        (near, at), (far, away) = (loss([length * table[item.ids]], [item], table) for length in (1, 10))
+        assert float(away["ids"]) <= float(at["ids"])
+        assert float(at["distance"]) < 1e-3 < 80 < float(away["distance"])
+        assert float(near) < float(far)
 
 
 def test_the_encoder_stage_turns_to_order_after_its_placed_steps(
@@ -159,6 +169,26 @@ def test_a_stage_teaches_what_was_said_beside_the_answer(tmp_path: Path) -> None
     both, figures = ChatStage("test", chat, questions, draw, disturb=False, dictation=dictation).loss(
         0, torch.Generator()
     )
-    torch.testing.assert_close(both - alone, DICTATION_WEIGHT * figures["ids"])
+    torch.testing.assert_close(both - alone, DICTATION_WEIGHT * (figures["ids"] + figures["distance"]))
     (gradient,) = torch.autograd.grad(both - alone, [chat.grouping.continuous.weight])
     assert float(gradient.abs().sum()) > 0
+
+
+def test_some_of_the_speech_fed_back_in_training_is_wrong_but_none_of_the_labels(chat: ChatModel) -> None:
+    _, sample, _ = observed(chat, "u3p7")
+    assert sample.groups is not None
+    stage, size = ChatStage("test", chat, None, lambda _: [sample]), chat.config.group_size
+    codes = torch.randint(chat.config.num_codes, (200, size), generator=torch.Generator().manual_seed(0))
+    codes[-1] = chat.config.speech_pad_id
+    fed = stage._misspoken(codes, torch.Generator().manual_seed(1))
+    assert fed is not None
+    wrong = fed != codes
+    assert 0.5 * MISSPOKEN_SHARE < float(wrong.float().mean()) < 1.5 * MISSPOKEN_SHARE
+    assert not wrong[-1].any()
+    assert set(fed[wrong].tolist()) <= set(codes[:-1].flatten().tolist())
+    silent = Sample(sample.prompt, (), sample.text, sample.groups, sample.is_fed)
+    with torch.inference_mode():
+        clean = stage.predict([silent] * 4)
+        taught = stage.predict([silent] * 4, torch.Generator().manual_seed(1))
+    assert torch.equal(taught.speech_labels, clean.speech_labels)
+    assert not torch.equal(taught.speech_logits, clean.speech_logits)
