@@ -18,7 +18,7 @@ from .questions import QuestionStore, disturbed
 from .samples import IGNORED, Sample
 
 Draw = Callable[[torch.Generator], list[Sample]]  # one batch
-Spoken = Sequence[Tensor | None]  # per sample, the groups that are fed back, [groups, group_size] int64
+FedBack = Sequence[Tensor | None]  # per sample that speaks, its groups as they are fed back [groups, group_size] int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class ChatStage:
         return said.index_copy(0, wrong, said[places[others]]).view_as(groups)
 
     def _inputs(
-        self, batch: list[Sample], spoken: Spoken, ids: list[Tensor], text_rows: Tensor, audios: list[Tensor]
+        self, batch: list[Sample], spoken: FedBack, ids: list[Tensor], text_rows: Tensor, audios: list[Tensor]
     ) -> Tensor:
         """The backbone's input rows: text, audio groups at their places, and the speech that is fed back."""
         model, device = self.module, text_rows.device
@@ -153,7 +153,7 @@ class ChatStage:
             for r, path in zip(encoded, paths, strict=True)
         ]
 
-    def _speech(self, batch: list[Sample], spoken: Spoken, u: Tensor) -> tuple[Tensor, Tensor]:
+    def _speech(self, batch: list[Sample], spoken: FedBack, u: Tensor) -> tuple[Tensor, Tensor]:
         """The speech head over whole samples that speak, and its labels; u [positions, H]."""
         c, head = self.module.config, self.module.speech_head
         g = c.group_size

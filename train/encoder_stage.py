@@ -21,9 +21,7 @@ from .packed import encode_audios
 from .questions import QuestionStore, disturbed
 from .samples import SampleMaker
 
-SHARPNESS = (
-    8.0  # of ids' scores: at nano's embeddings, whose squared length is 1, an id's own has 16 more than another's
-)
+SHARPNESS = 8.0  # of ids' scores; a row at an embedding of length 1 then tells it from most others by 8 to 16
 
 
 class EncoderTraining(nn.Module):
@@ -146,8 +144,8 @@ class EncoderStage:
 
     The sounds are read at 25 Hz, each where the synthesizer said it; the ids at 5 Hz, off the rows that the backbone
     will get: a row comes to lie near the base model's own embedding of what was said, or of the pause. At first each
-    id is wanted where its word is over: by CTC, which need not know where, so small an encoder hears nothing for most
-    of its training. Then CTC it is: a word that is over near the border of two groups belongs to either.
+    id is wanted where its word is over: by CTC alone, which does not say where, so small an encoder hears nothing for
+    most of its training. Then by CTC: a word that is over near the border of two groups belongs to either.
     """
 
     name = "encoder"
