@@ -103,7 +103,7 @@ def _audio_encoder(c: AudioEncoderConfig, wide: int) -> Weights:
     d = c.d_model
     convolutions = d * c.num_mels * 3 + d + d * d * 3 + d
     biases_and_norms = c.num_layers * (3 * d + d + c.ffn_size + d + 4 * d) + 2 * d + wide
-    return Weights(c.num_layers * _encoder_layer(c) + d * wide, convolutions + biases_and_norms)
+    return Weights(c.num_layers * _encoder_layer(c), convolutions + biases_and_norms + d * wide)
 
 
 def _encoder_layer(c: AudioEncoderConfig) -> int:

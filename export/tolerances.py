@@ -24,7 +24,7 @@ FED_BY = {
 # few levels costs depends on the weights
 LIMITS: dict[str, dict[str, float | None]] = {
     "log_mel": {"fp32": 1e-4, "fp16": 1e-4},
-    "audio_encoder": {"fp32": 1e-4, "fp16": 1e-2, "int8": 7e-2},
+    "audio_encoder": {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2},
     "audio_grouping": {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2},
     "embeds": {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2},
     "hidden": {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2, "int8": 1e-1},

@@ -30,6 +30,7 @@ RECIPES: dict[str, dict[str, str]] = {
 # docs/QUANTIZATION.md: the estimator's first and last projection alone, 3.7 times what all of its blocks do.
 HIGH_PRECISION = {
     "backbone": ("router",),
+    "audio_encoder": ("projection",),
     "flow_estimator": ("input", "output", "modulation", "final_modulation", "time1", "time2"),
 }
 FLOATS = ("fp32", "fp16")
