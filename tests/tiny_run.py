@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from facrt.train.labels import Sound, label_path, write_labels
+from facrt.train.labels import label_path, write_labels
 from facrt.train.recipe import RECIPES, Recipe, read_recipe
+from facrt.train.timing import Sound
 from facrt.train.write import write_configs, write_text_tokenizer
 
 SIZES = {

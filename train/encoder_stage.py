@@ -15,11 +15,12 @@ from ..model.geometry import num_groups
 from .compute import device_of, full_precision
 from .ctc import ctc_loss
 from .dataset import SpokenMessage
-from .labels import Sound, classes_of_rows, groups_of_ids, label_path, read_labels
+from .labels import classes_of_rows, groups_of_ids, label_path, read_labels
 from .loop import Figures
 from .packed import encode_audios
 from .questions import QuestionStore, disturbed
 from .samples import SampleMaker
+from .timing import Sound
 
 SHARPNESS = 8.0  # of ids' scores; a row at an embedding of length 1 then tells it from most others by 8 to 16
 

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import FacrtError, RequestError
 from ..model.geometry import SLOTS_PER_SECOND
+from .timing import SILENCE, Sound
 
 UNITS_PER_SECOND = 10_000_000  # HTK's: 100 ns
-SILENCE = "sil"
-
-
-class Sound(NamedTuple):
-    """A sound of a recording; it lasts until the next one."""
-
-    start_s: float
-    name: str
-    word: int | None = None  # where the word that begins with it begins in the text, in characters
 
 
 def label_path(audio: Path) -> Path:

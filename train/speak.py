@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from ..errors import AudioError, FacrtError, RequestError
 from ..model.geometry import SAMPLE_RATE_HZ
 from .intents import Split
-from .labels import SILENCE, Sound
-from .timing import time_sounds
+from .timing import SILENCE, Sound, time_sounds, time_sounds_alone
 
 Array = NDArray[np.float32]
 Samples = NDArray[np.float64]
@@ -105,6 +104,8 @@ def sounds_of_question(text: str, condition: Condition) -> list[Sound]:
 def speak_answer(text: str) -> Array:
     """An answer in the one fixed voice: 24 kHz mono float32 [960 * tokens], at a constant 100 Hz on the 20 ms grid.
 
+    Each word lasts a whole number of speech tokens, so that it is the same tokens wherever it stands.
+
     Raises:
         FacrtError: espeak-ng is missing or fails.
         RequestError: pyworld or scipy is not installed.
@@ -112,15 +113,38 @@ def speak_answer(text: str) -> Array:
     world = _needs_train_extra("pyworld")
     spoken, rate = _espeak(text, ANSWER_VOICE, ANSWER_SPEED_WPM, 50)
     spoken = resample(spoken, rate, ANSWER_RATE_HZ)
-    spoken = np.pad(spoken, (0, -len(spoken) % ANSWER_GRID_SAMPLES))
     pitch, times = world.dio(spoken, ANSWER_RATE_HZ, frame_period=WORLD_STEP_MS)
     pitch = world.stonemask(spoken, pitch, times, ANSWER_RATE_HZ)
     envelope = world.cheaptrick(spoken, pitch, times, ANSWER_RATE_HZ)
     aperiodicity = world.d4c(spoken, pitch, times, ANSWER_RATE_HZ)
-    constant = np.full_like(pitch, ANSWER_PITCH_HZ)
-    voice = world.synthesize(constant, envelope, aperiodicity, ANSWER_RATE_HZ, WORLD_STEP_MS)[: len(spoken)]
+    frames = _frames_of_whole_tokens(text, len(spoken))
+    envelope, aperiodicity = np.exp(_rows_at(np.log(envelope), frames)), _rows_at(aperiodicity, frames)
+    constant = np.full(len(frames), ANSWER_PITCH_HZ)
+    voice = world.synthesize(constant, envelope, aperiodicity, ANSWER_RATE_HZ, WORLD_STEP_MS)
+    voice = voice[: round((len(frames) - 1) * WORLD_STEP_MS * ANSWER_RATE_HZ / 1000)]
     dither = np.random.default_rng(zlib.crc32(text.encode())).standard_normal(len(voice)) * DITHER
     return np.clip(voice * ANSWER_GAIN + dither, -1, 1).astype(np.float32)
+
+
+def _frames_of_whole_tokens(text: str, length: int) -> Samples:
+    """Which of WORLD's frames to say when [frames]: espeak-ng's, but that words and pauses are whole speech tokens."""
+    end_s = length / ANSWER_RATE_HZ
+    sounds = time_sounds_alone(text, ANSWER_VOICE, ANSWER_SPEED_WPM, 50)
+    begin_s = [sound.start_s for sound in sounds if sound.word is not None or sound.name == SILENCE]
+    said_s = np.unique([0.0, *(start_s for start_s in begin_s if start_s < end_s), end_s])
+    token_s = ANSWER_GRID_SAMPLES / ANSWER_RATE_HZ
+    tokens = np.maximum(1, np.round(np.diff(said_s) / token_s))
+    wanted_s = np.concatenate([[0.0], np.cumsum(tokens) * token_s])
+    steps_s = np.arange(round(wanted_s[-1] * 1000 / WORLD_STEP_MS) + 1) * WORLD_STEP_MS / 1000
+    return np.interp(steps_s, wanted_s, said_s) * 1000 / WORLD_STEP_MS
+
+
+def _rows_at(rows: Samples, places: Samples) -> Samples:
+    """Rows [T, n] at places between them: linear between the two beside it."""
+    places = np.minimum(places, len(rows) - 1)
+    below = np.minimum(places.astype(np.int64), len(rows) - 2)
+    share = (places - below)[:, None]
+    return np.ascontiguousarray(rows[below] * (1 - share) + rows[below + 1] * share)
 
 
 @functools.cache

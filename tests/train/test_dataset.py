@@ -17,8 +17,9 @@ from facrt.errors import DatasetError, FacrtError, RequestError
 from facrt.train import make, speak
 from facrt.train.dataset import Conversation, SpokenMessage, read_dataset, write_lines
 from facrt.train.intents import Split, example_at
-from facrt.train.labels import Sound, label_path, read_labels
+from facrt.train.labels import label_path, read_labels
 from facrt.train.make import DataRequest, make_dataset
+from facrt.train.timing import Sound
 
 
 def row() -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from facrt.errors import RequestError
-from facrt.train.labels import Sound, classes_of_rows, groups_of_ids, label_path, read_labels, write_labels
+from facrt.train.labels import classes_of_rows, groups_of_ids, label_path, read_labels, write_labels
+from facrt.train.timing import Sound
 
 SOUNDS = [Sound(0.0, "sil"), Sound(0.1, "h", 0), Sound(0.15, "@"), Sound(0.31, "oU"), Sound(0.5, "sil")]
 ROOM_TEN = [Sound(0.0, "sil"), Sound(0.25, "r", 0), Sound(0.35, "u:"), Sound(0.45, "m"), Sound(0.55, "t", 5),

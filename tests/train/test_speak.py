@@ -34,6 +34,11 @@ def autocorrelation_pitch(wave: np.ndarray, rate_hz: int, start: int, window: in
     return rate_hz / (lag + shift), float(middle)
 
 
+def _loudness(wave: np.ndarray) -> np.ndarray:
+    """Logarithmic power over a period of the constant pitch, which is not seen in it."""
+    return np.log(np.convolve(wave.astype(np.float64) ** 2, np.ones(240) / 240, "same") + 1e-6)
+
+
 @pytest.fixture(scope="module")
 def answer() -> np.ndarray:
     pytest.importorskip("pyworld", reason="pyworld is not installed (pip install 'facrt[train]')")
@@ -66,10 +71,21 @@ class TestAnswers:
         places = np.exp(2j * np.pi * loud.argmax(1) / 240)
         assert np.abs(places.mean()) > 0.5
 
+    @pytest.mark.parametrize("other", ["Seventeen", "The cafeteria", "Room five"])
+    def test_words_are_whole_tokens(self, other: str) -> None:
+        """The same words are as far from the end, which is on the grid, whatever stood before them."""
+        pytest.importorskip("pyworld", reason="pyworld is not installed (pip install 'facrt[train]')")
+        first, second = (_loudness(speak.speak_answer(f"{what} is on the second floor.")) for what in ("Four", other))
+        heard = first[-24_000:-4800]
+        shifts = range(-960, 961, 24)
+        near = [np.corrcoef(heard, second[-24_000 - shift : -4800 - shift])[0, 1] for shift in shifts]
+        assert abs(shifts[int(np.argmax(near))]) < 100  # 4 ms
+
     def test_silence_is_dithered(self, answer: np.ndarray) -> None:
         assert 0.5e-4 < answer[-240:].std() < 1e-3
 
     def test_same_text_same_samples(self, answer: np.ndarray) -> None:
+        speak.sounds_of_question("What was said before moves the library's times.", CONDITION)
         np.testing.assert_array_equal(answer, speak.speak_answer(TEXT))
 
 
