@@ -22,6 +22,7 @@ def train_data(
     count: Annotated[int, typer.Option(help="Conversations.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    read_aloud: Annotated[int, typer.Option(help="Further conversations, typed practice with spoken answers.")] = 0,
     json_: Json = False,
 ) -> None:
     """Make spoken training data: a kiosk-and-robot assistant's conversations."""
@@ -29,12 +30,12 @@ def train_data(
     from .train.intents import find_split
     from .train.make import DataRequest, make_dataset
 
-    request = DataRequest(out, find_split(split), count, seed, workers)
+    request = DataRequest(out, find_split(split), count, seed, workers, read_aloud)
     with count_progress("speaking") as progress:
         files = make_dataset(request, progress)
-    say(f"{out}: {count} conversations, {files} audio files")
+    say(f"{out}: {count + read_aloud} conversations, {files} audio files")
     if json_:
-        print_json({"dataset": str(out), "conversations": count, "audio_files": files})
+        print_json({"dataset": str(out), "conversations": count + read_aloud, "audio_files": files})
 
 
 @app.command("merge")

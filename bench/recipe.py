@@ -45,8 +45,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     recipe = read_recipe(options.recipe)
-    wanted = recipe.data["train"]
-    few = replace(recipe, data={**recipe.data, "train": options.conversations})
+    wanted = recipe.data["train"] + recipe.data["read_aloud"]
+    few = replace(recipe, data={**recipe.data, "train": options.conversations, "read_aloud": options.conversations})
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         run = Run(few, Path(folder) / "run", show=progress())

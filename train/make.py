@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from .. import __version__
@@ -18,8 +19,9 @@ from ..runtime.audio import write_wav
 from . import speak
 from .dataset import LINES, Conversation, SpokenMessage, write_lines
 from .intent import MARK
-from .intents import Example, Split, Turn, example_at, fingerprint
+from .intents import Example, Split, example_at, fingerprint
 from .labels import label_path, write_labels
+from .practice import aloud_example
 
 SETTINGS = "made.json"
 JOBS_AT_ONCE = 16  # that a process takes
@@ -35,11 +37,27 @@ class DataRequest:
     count: int  # conversations; a larger count of the same seed continues a folder
     seed: int
     workers: int = 1  # processes
+    read_aloud: int = 0  # further conversations: practice, typed, of which only the answers are spoken
 
     def __post_init__(self) -> None:
         faults = [f"{name} is {getattr(self, name)}" for name in ("count", "workers") if getattr(self, name) < 1]
         if faults:
             raise RequestError(f"{' and '.join(faults)}; 1 or more is needed")
+        if self.read_aloud < 0:
+            raise RequestError(f"read_aloud is {self.read_aloud}; 0 or more is needed")
+        if self.read_aloud and self.split is not Split.TRAIN:
+            raise RequestError(f"practice is read aloud for training; split {self.split.value} has none")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A conversation and the names of its files."""
+
+    id: str
+    example: Example
+    questions: tuple[Path, ...]  # none: it is typed
+    answers: tuple[Path, ...]
+    condition: speak.Condition | None = None  # of the questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +84,8 @@ def make_dataset(request: DataRequest, progress: Progress = lambda *_: None) -> 
         FacrtError: espeak-ng is missing, the folder cannot be written, or a process died.
     """
     _claim(request)
-    made = [(index, example_at(request.split, request.seed, index)) for index in range(request.count)]
-    jobs = {job.path: job for index, example in made for job in _jobs(request, index, example)}
+    made = [*_generated(request), *_practised(request)]
+    jobs = {job.path: job for asked in made for job in _jobs(asked)}
     missing = [job for job in jobs.values() if not job.is_done]
     done = len(jobs) - len(missing)
     progress(done, len(jobs))
@@ -76,7 +94,7 @@ def make_dataset(request: DataRequest, progress: Progress = lambda *_: None) -> 
     for _ in _rendered(missing, request.workers):
         done += 1
         progress(done, len(jobs))
-    write_lines(request.out / LINES, (_conversation(request, index, example) for index, example in made))
+    write_lines(request.out / LINES, map(_conversation, made))
     return len(jobs)
 
 
@@ -128,30 +146,45 @@ def _render(job: _Job) -> None:
         write_wav(job.path, heard, SAMPLE_RATE_HZ)
 
 
-def _jobs(request: DataRequest, index: int, example: Example) -> Iterator[_Job]:
-    condition = speak.draw_condition(request.split, f"{request.split.value}/{request.seed}/{index}")
-    for number, turn in enumerate(example.turns):
-        heard = replace(condition, seed=(condition.seed + number) % 2**32)
-        yield _Job(_question_path(request, index, number), turn.user_text, heard)
-        yield _Job(_answer_path(request, turn), turn.answer_text, None)
+def _generated(request: DataRequest) -> Iterator[_Asked]:
+    for index in range(request.count):
+        example = example_at(request.split, request.seed, index)
+        name = f"{request.split.value}-{request.seed}-{index:07d}"
+        questions = tuple(_question_path(request, index, number) for number in range(len(example.turns)))
+        condition = speak.draw_condition(request.split, f"{request.split.value}/{request.seed}/{index}")
+        yield _Asked(name, example, questions, _answer_paths(request, example), condition)
+
+
+def _practised(request: DataRequest) -> Iterator[_Asked]:
+    for index in range(request.read_aloud):
+        example = aloud_example(request.seed, index)
+        yield _Asked(f"aloud-{request.seed}-{index:07d}", example, (), _answer_paths(request, example))
+
+
+def _jobs(asked: _Asked) -> Iterator[_Job]:
+    for turn, question, answer in zip_longest(asked.example.turns, asked.questions, asked.answers):
+        if question is not None and asked.condition is not None:
+            seed = (asked.condition.seed + asked.questions.index(question)) % 2**32
+            yield _Job(question, turn.user_text, replace(asked.condition, seed=seed))
+        yield _Job(answer, turn.answer_text, None)
 
 
 def _question_path(request: DataRequest, index: int, turn: int) -> Path:
     return request.out / "audio" / "questions" / f"{index // 1000:04d}" / f"{index:07d}-{turn}.wav"
 
 
-def _answer_path(request: DataRequest, turn: Turn) -> Path:
-    digest = hashlib.sha256(turn.answer_text.encode()).hexdigest()[:16]
-    return request.out / "audio" / "answers" / digest[:2] / f"{digest}.wav"
+def _answer_paths(request: DataRequest, example: Example) -> tuple[Path, ...]:
+    digests = [hashlib.sha256(turn.answer_text.encode()).hexdigest()[:16] for turn in example.turns]
+    return tuple(request.out / "audio" / "answers" / digest[:2] / f"{digest}.wav" for digest in digests)
 
 
-def _conversation(request: DataRequest, index: int, example: Example) -> Conversation:
+def _conversation(asked: _Asked) -> Conversation:
     messages: list[SpokenMessage] = []
     open_mark, close_mark = MARK
-    for number, turn in enumerate(example.turns):
+    for turn, question, answer in zip_longest(asked.example.turns, asked.questions, asked.answers):
         call = (turn.tool_call or "").removeprefix(open_mark).removesuffix(close_mark)
         messages += [
-            SpokenMessage("user", turn.user_text, _question_path(request, index, number)),
-            SpokenMessage("assistant", turn.answer_text, _answer_path(request, turn), json.loads(call or "null")),
+            SpokenMessage("user", turn.user_text, question),
+            SpokenMessage("assistant", turn.answer_text, answer, json.loads(call or "null")),
         ]
-    return Conversation(f"{request.split.value}-{request.seed}-{index:07d}", tuple(messages), example.intent)
+    return Conversation(asked.id, tuple(messages), asked.example.intent)

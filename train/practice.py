@@ -63,10 +63,24 @@ def wider_example(name: str, seed: int) -> Example:
 
 def renamed_example(seed: int) -> Example:
     """A conversation in which words that the answer repeats are words that it knows from elsewhere."""
-    draw = random.Random(f"renamed/{seed}")
+    return _renamed(random.Random(f"renamed/{seed}"), _words())
+
+
+def aloud_example(seed: int, index: int) -> Example:
+    """A conversation as the base model practises them, but for words that only facts have: its answers can be spoken.
+
+    So the speech head hears words in other sentences than the few thousand that the generator's assistant ever says.
+    """
+    draw = random.Random(f"aloud/{seed}/{index}")
+    if draw.random() < 0.5:
+        return _renamed(draw, _slot_words())
+    return wider_example(draw.choice(tuple(WIDER)), draw.getrandbits(40))
+
+
+def _renamed(draw: random.Random, words: tuple[str, ...]) -> Example:
     chosen, free = draw.choice(_renamable())
     slots = draw.choice(chosen.buckets[Split.TRAIN.value])
-    new = {name: draw.choice(_words()) for name in free if draw.random() < 0.7}
+    new = {name: draw.choice(words) for name in free if draw.random() < 0.7}
     return example_of_slots(chosen, {**slots, **new}, draw)
 
 
@@ -100,6 +114,12 @@ def _answers(slots: Slots, chosen: Intent, word: str) -> str:
 @cache
 def _words() -> tuple[str, ...]:
     """Words of all intents and facts."""
-    values = (value for chosen in INTENTS for row in chosen.slots.values() for value in row if isinstance(value, str))
     subjects = (fact.subject for fact in facts() if fact.kind in ("young", "opposite", "past"))
-    return tuple(sorted({*values, *subjects}))
+    return tuple(sorted({*_slot_words(), *subjects}))
+
+
+@cache
+def _slot_words() -> tuple[str, ...]:
+    """Words of all intents."""
+    values = (value for chosen in INTENTS for row in chosen.slots.values() for value in row if isinstance(value, str))
+    return tuple(sorted(set(values)))

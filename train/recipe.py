@@ -25,6 +25,7 @@ CHAT_STAGES = STAGES[-3:]  # what a checkpoint is trained by that is there alrea
 TABLES = ("cocktail", "mix", "stages")
 NEW_MODEL_TABLES = ("data", *SHAPES)  # all or none; none: the recipe trains a checkpoint
 OPTIONAL = ("compute",)
+DATA_KEYS = ("train", "read_aloud", "workers")
 COMPUTE_KEYS = tuple(field.name for field in fields(Compute))
 SCHEDULE_KEYS = tuple(field.name for field in fields(Schedule))
 EXTRA_KEYS = {"tokenizer": ("decoder_layers",), "vocoder": ("frames", "wave_weight"), "pitch": ("frames",),
@@ -84,6 +85,9 @@ def _faults(raw: Mapping[str, Any]) -> list[str]:
     faults += [f"{name} is no table" for name in (*wanted, *OPTIONAL) if not isinstance(raw.get(name, {}), dict)]
     if faults:
         return faults
+    if is_new:
+        faults += [f"data.{key} is missing" for key in DATA_KEYS if key not in raw["data"]]
+        faults += [f"data.{key} is unknown" for key in raw["data"] if key not in DATA_KEYS]
     stages = raw["stages"]
     trained: tuple[str, ...] = STAGES if is_new else CHAT_STAGES
     faults += [f"stages.{name} is missing" for name in trained if name not in stages]

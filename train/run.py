@@ -91,9 +91,8 @@ class Run:
         folder = self.data or self.folder / "data"
         with parallel.one_after_the_first():
             if self.data is None and not (folder / LINES).exists():
-                request = DataRequest(
-                    folder, Split.TRAIN, self.recipe.data["train"], self.recipe.seed, self.recipe.data["workers"]
-                )
+                d = self.recipe.data
+                request = DataRequest(folder, Split.TRAIN, d["train"], self.recipe.seed, d["workers"], d["read_aloud"])
                 make_dataset(request, lambda done, whole: self.show("data", done, whole))
             return list(read_dataset(folder))
 

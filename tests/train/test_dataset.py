@@ -200,6 +200,22 @@ def test_dataset_holds_the_generator_s_conversations(tmp_path: Path, toneless: l
             assert call == turn.tool_call
 
 
+def test_practice_is_read_aloud(tmp_path: Path, toneless: list[str]) -> None:
+    make_dataset(DataRequest(tmp_path, Split.TRAIN, 20, 5))
+    before = len(toneless)
+    files = make_dataset(DataRequest(tmp_path, Split.TRAIN, 20, 5, read_aloud=40))
+    found = list(read_dataset(tmp_path))
+    assert [c.id for c in found[20:]] == [f"aloud-5-{index:07d}" for index in range(40)]
+    users = [m for c in found[20:] for m in c.messages if m.role == "user"]
+    assert all(m.text and m.audio is None for m in users)
+    assert all(m.audio is not None for c in found for m in c.messages if m.role == "assistant")
+    assert files - before == len(toneless) - before > 20
+    with pytest.raises(RequestError, match="split validation has none"):
+        DataRequest(tmp_path, Split.VALIDATION, 20, 5, read_aloud=1)
+    with pytest.raises(RequestError, match="read_aloud is -1; 0 or more"):
+        DataRequest(tmp_path, Split.TRAIN, 20, 5, read_aloud=-1)
+
+
 def test_stopped_run_goes_on(tmp_path: Path, toneless: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     make_dataset(DataRequest(whole, Split.TRAIN, 30, 5))

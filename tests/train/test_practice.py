@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from facrt.errors import RequestError
+from facrt.train.facts import facts
 from facrt.train.intents import Split, every_example
-from facrt.train.practice import WIDER, renamed_example, wider_example
+from facrt.train.practice import WIDER, aloud_example, renamed_example, wider_example
 
 
 @pytest.mark.parametrize("name", ["add", "weekday_after", "room_floor", "tickets"])
@@ -42,3 +45,19 @@ def test_new_words_are_copied() -> None:
         room = turn.tool_call.split('"room": "')[1].split('"')[0]
         assert room.lower() in turn.user_text.lower()
         assert f"The {room} lamp is now" in turn.answer_text
+
+
+def test_what_is_read_aloud_mentions_no_fact() -> None:
+    """Facts measure what the base model forgets: the spoken data never has their subjects."""
+    spoken = {word for e in every_example(Split.TRAIN) for turn in e.turns for word in _words_of(turn.answer_text)}
+    made = [aloud_example(5, index) for index in range(2000)]
+    assert made == [aloud_example(5, index) for index in range(2000)]
+    subjects = {fact.subject for fact in facts() if fact.kind in ("young", "opposite", "past")} - spoken
+    assert len(subjects) > 50
+    assert not subjects & {word for e in made for turn in e.turns for word in _words_of(turn.answer_text)}
+    known = {turn.answer_text for e in every_example(Split.TRAIN) for turn in e.turns}
+    assert len({turn.answer_text for e in made for turn in e.turns} - known) > 1000
+
+
+def _words_of(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
