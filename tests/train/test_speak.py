@@ -10,6 +10,7 @@ import pytest
 from facrt.errors import FacrtError
 from facrt.train import speak
 from facrt.train.intents import Split
+from facrt.train.timing import time_sounds_alone
 
 TEXT = "The cafeteria is on the second floor, and room four thirteen is on the left."
 CONDITION = speak.Condition("en-us+m1", 160, 50, -20.0, 40.0, 1.0, 0.0, (0.1, 0.2), 7)
@@ -80,6 +81,10 @@ class TestAnswers:
         shifts = range(-960, 961, 24)
         near = [np.corrcoef(heard, second[-24_000 - shift : -4800 - shift])[0, 1] for shift in shifts]
         assert abs(shifts[int(np.argmax(near))]) < 100  # 4 ms
+
+    def test_unknown_voice_is_named_from_another_process(self) -> None:
+        with pytest.raises(FacrtError, match="espeak-ng has no voice xx-none"):
+            time_sounds_alone(TEXT, "xx-none", 160, 50)
 
     def test_silence_is_dithered(self, answer: np.ndarray) -> None:
         assert 0.5e-4 < answer[-240:].std() < 1e-3
