@@ -31,7 +31,7 @@ from .loop import Stage, is_finished, load_trained, run_stage
 from .make import DataRequest, make_dataset
 from .mixing import SpokenMix, TextMix
 from .questions import QuestionStore
-from .recipe import STAGES, Recipe
+from .recipe import DATA_KEYS, STAGES, Recipe
 from .samples import SampleMaker, Speech
 from .speech_ids import cached_ids
 from .tokenizer_stage import TokenizerStage, TokenizerTraining, initialize
@@ -91,8 +91,8 @@ class Run:
         folder = self.data or self.folder / "data"
         with parallel.one_after_the_first():
             if self.data is None and not (folder / LINES).exists():
-                d = self.recipe.data
-                request = DataRequest(folder, Split.TRAIN, d["train"], self.recipe.seed, d["workers"], d["read_aloud"])
+                count, read_aloud, workers = (self.recipe.data[key] for key in DATA_KEYS)
+                request = DataRequest(folder, Split.TRAIN, count, self.recipe.seed, workers, read_aloud)
                 make_dataset(request, lambda done, whole: self.show("data", done, whole))
             return list(read_dataset(folder))
 

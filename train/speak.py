@@ -140,11 +140,9 @@ def _frames_of_whole_tokens(text: str, length: int) -> Samples:
 
 
 def _rows_at(rows: Samples, places: Samples) -> Samples:
-    """Rows [T, n] at places between them: linear between the two beside it."""
-    places = np.minimum(places, len(rows) - 1)
-    below = np.minimum(places.astype(np.int64), len(rows) - 2)
-    share = (places - below)[:, None]
-    return np.ascontiguousarray(rows[below] * (1 - share) + rows[below + 1] * share)
+    """Rows [T, n] at places [N] between them, in rows; linear: [N, n]."""
+    between = _needs_train_extra("scipy.interpolate").make_interp_spline(np.arange(len(rows)), rows, k=1)
+    return np.ascontiguousarray(between(np.minimum(places, len(rows) - 1)))
 
 
 @functools.cache
