@@ -50,7 +50,10 @@ def read_labels(path: Path) -> list[Sound]:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             start, _, name, *word = line.split()
-            sounds.append(Sound(int(start) / UNITS_PER_SECOND, name, *map(int, word)))
+            places = [int(place) for place in word]
+            if min(places, default=0) < 0:
+                raise ValueError
+            sounds.append(Sound(int(start) / UNITS_PER_SECOND, name, *places))
         except (ValueError, TypeError):
             form = "`start end name [word]` with times in 100 ns and the word's place in the text"
             raise RequestError(f"{path}, line {number}: {line!r} is no {form}") from None

@@ -69,7 +69,7 @@ def time_sounds(text: str, voice: str, speed_wpm: int, pitch: int) -> list[Sound
 
     def collect(_: Any, __: int, events: Any) -> int:
         for event in _until_terminated(events):
-            if event.type == EVENT_WORD:
+            if event.type == EVENT_WORD and event.text_position:  # at 0 stands none: the end of some texts
                 word[:] = [event.text_position - 1]
             elif event.type == EVENT_PHONEME:
                 name = event.id.string.decode(errors="replace").strip("_") or SILENCE

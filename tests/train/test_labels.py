@@ -29,7 +29,7 @@ def test_rows_get_what_sounds_in_their_middle() -> None:
     assert [names[i] for i in found] == ["sil"] * 2 + ["h"] * 2 + ["@"] * 4 + ["oU"] * 4 + ["sil"] * 5
 
 
-@pytest.mark.parametrize("line", ["1 2", "a 2 x", "1 2 x y", "1 2 x 3 4", "9 10 x\n1 2 y"])
+@pytest.mark.parametrize("line", ["1 2", "a 2 x", "1 2 x y", "1 2 x 3 4", "1 2 sil -1", "9 10 x\n1 2 y"])
 def test_broken_lines_are_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "x.lab"
     path.write_text(f"0 1 sil\n{line}\n")

@@ -119,6 +119,10 @@ class TestQuestions:
         vowel = next(sound.start_s for sound in sounds if sound.name == "E")
         assert np.square(heard[int(16_000 * vowel) :][:1600]).mean() > 4 * np.square(heard[8000:8800]).mean()
 
+    @pytest.mark.parametrize(("text", "words"), [("Go.", [0]), ("What is two plus two?", [0, 5, 8, 12, 17])])
+    def test_an_end_is_no_word(self, text: str, words: list[int]) -> None:
+        assert [sound.word for sound in speak.sounds_of_question(text, CONDITION) if sound.word is not None] == words
+
     def test_level_noise_and_silence_are_as_asked(self) -> None:
         condition = replace(CONDITION, signal_to_noise_db=20.0, noise_slope=0.0, silence_s=(0.5, 0.5))
         heard = speak.speak_question(TEXT, condition)
