@@ -23,6 +23,7 @@ SPOKEN = Path(__file__).parent.parent / "docs" / "questions"
 QUESTIONS = [SPOKEN / "what-is-seven-plus-eight.wav", SPOKEN / "when-does-the-library-open-on-monday.wav"]
 FEED_SAMPLES = 320  # 20 ms at 16 kHz
 RATE_HZ = 16_000
+INTERRUPTED = "When does the museum open?"
 
 
 def questions(files: list[Path], count: int) -> list[np.ndarray]:
@@ -88,7 +89,7 @@ def cut_in(engine: Engine, options: dict[str, Any], after_s: float, share: float
     timer = threading.Timer(after_s, interrupt)
     timer.start()
     last: Any = None
-    for last in talk.stream(text="When does the museum open?", **options):
+    for last in talk.stream(text=INTERRUPTED, **options):
         if isinstance(last, AudioChunk):
             handed_ms += last.duration_ms
     end = time.perf_counter()
@@ -99,6 +100,14 @@ def cut_in(engine: Engine, options: dict[str, Any], after_s: float, share: float
     kept = engine.prompter.decode(last.text_ids[: ids_heard(engine, last.speech_ids, played_ms)])
     text = talk.messages[-1].text if talk.messages[-1].role == "assistant" else ""
     return Cut((end - called[0]) * 1e3, text == kept, next_ids(talk) == fresh_ids(engine, talk))
+
+
+def uninterrupted_s(engine: Engine, options: dict[str, Any]) -> float:
+    """How long the answer takes that `cut_in` interrupts."""
+    begin = time.perf_counter()
+    for _ in engine.conversation().stream(text=INTERRUPTED, **options):
+        pass
+    return time.perf_counter() - begin
 
 
 def ids_heard(engine: Engine, speech_ids: list[int], played_ms: float) -> int:
@@ -158,7 +167,7 @@ def main() -> None:
         long = np.resize(spoken[0], 10 * RATE_HZ)
         pairs = [(streamed(engine, long, options), whole(engine, long, options)) for _ in range(5)]
         random = np.random.default_rng(1)
-        full = median([row["done"] for row in rows]) / 1e3
+        full = median([uninterrupted_s(engine, options) for _ in range(5)])
         moments = [(random.uniform(0, full), random.uniform(0, 1)) for _ in range(given.interrupts)]
         tried = [cut_in(engine, options, after_s, share) for after_s, share in moments]
         cuts = [cut for cut in tried if cut is not None]

@@ -25,7 +25,7 @@ def test_the_shipped_recipe() -> None:
         ("frames = 32", "", "stages.vocoder.frames is missing"),
         ("wave_weight = 1.0", "wave_weight = 1.0\nwidth = 3", "stages.vocoder.width is unknown"),
         ("wave_weight = 1.0", "wave_weight = 1.0\noptimizer = 'sgd'", "vocoder.optimizer is 'sgd'; adamw, muon are"),
-        ("read_aloud = 6000", "aloud = 6000", "data.read_aloud is missing; data.aloud is unknown"),
+        ("read_aloud = 10000", "aloud = 10000", "data.read_aloud is missing; data.aloud is unknown"),
         ("[mix]", "[mixture]", "mix is missing; mixture is unknown"),
         ("seed = 1", "seed = ", "is no TOML"),
         ("seed = 1", "seed = 1\n[compute]\ndevice = 'gpu'\naccumulate = 0", "'gpu'; auto, cpu, cuda .*; 1 or more"),
