@@ -1,12 +1,28 @@
-"""Batches of whole utterances without padding: every item of a batch has the same length."""
+"""Batches of whole utterances without padding: every item of a batch has the same length. And batches' devices."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+def moved(batch: T, device: torch.device) -> T:
+    """A dataclass of tensors, or of tuples and dataclasses of them, on a device; all else in it stays as it is."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)  # type: ignore[return-value]
+    if isinstance(batch, tuple):
+        return tuple(moved(item, device) for item in batch)  # type: ignore[return-value]
+    if is_dataclass(batch) and not isinstance(batch, type):
+        values: dict[str, Any] = {field.name: moved(getattr(batch, field.name), device) for field in fields(batch)}
+        return type(batch)(**values)
+    return batch
 
 
 def stacked(rows: Sequence[Tensor]) -> Tensor:

@@ -23,6 +23,7 @@ class Compute:
     dtype: str = "fp32"  # of matrix products and convolutions under autocast
     gradient_checkpointing: bool = False  # backbone and speech head compute their layers again on the way back
     accumulate: int = 1  # batches whose gradients are averaged before each update
+    workers: int = 0  # processes that prepare the chat stages' and the encoder's batches; 0: the training one does
 
     def faults(self) -> list[str]:
         """What is wrong with the values, each with what is allowed."""
@@ -35,6 +36,8 @@ class Compute:
             found.append(f"compute.gradient_checkpointing is {self.gradient_checkpointing!r}; true or false is needed")
         if type(self.accumulate) is not int or self.accumulate < 1:
             found.append(f"compute.accumulate is {self.accumulate!r}; 1 or more is needed")
+        if type(self.workers) is not int or self.workers < 0:
+            found.append(f"compute.workers is {self.workers!r}; 0 or more is needed")
         return found
 
     def torch_device(self) -> torch.device:

@@ -6,25 +6,28 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 BLANK = 0
 LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # a letter is its place + 1
 NUM_LETTER_CLASSES = len(LETTERS) + 1
 
 
-def ctc_loss(scores: Sequence[Tensor], labels: Sequence[Tensor], blank: int = BLANK) -> Tensor:
+def ctc_loss(
+    scores: Tensor, labels: Tensor, num_rows: Sequence[int], num_labels: Sequence[int], blank: int = BLANK
+) -> Tensor:
     """The loss per label, mean over items; an item with fewer rows than its labels need counts nothing.
 
     Args:
-        scores: per item, [rows, classes] before softmax, of any float type.
-        labels: per item, [count] int64.
+        scores: [rows, items, classes] before softmax, of any float type.
+        labels: of all items, one after another, int64.
+        num_rows: of each item.
+        num_labels: of each item.
         blank: the class of rows that speak none.
     """
-    rows = nn.utils.rnn.pad_sequence([row.float() for row in scores])
     return F.ctc_loss(
-        rows.log_softmax(-1), torch.cat(list(labels)).to(rows.device),
-        tuple(len(row) for row in scores), tuple(len(word) for word in labels),  # type: ignore[arg-type]
+        scores.float().log_softmax(-1), labels.to(scores.device),
+        tuple(num_rows), tuple(num_labels),  # type: ignore[arg-type]
         blank=blank, zero_infinity=True,
     )  # fmt: skip
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from ..model.generate import ChatModel
 from ..model.geometry import num_groups
+from .audios import AudioBatch, encode, lay_out, means_of_groups
+from .batches import moved
 from .compute import device_of, full_precision
 from .ctc import ctc_loss
 from .dataset import SpokenMessage
 from .labels import classes_of_rows, groups_of_ids, label_path, read_labels
 from .loop import Figures
-from .packed import encode_audios
 from .questions import QuestionStore, disturbed
 from .samples import SampleMaker
 from .timing import Sound
@@ -60,7 +61,40 @@ class Spoken:
         return self.ids[self.ids != self.pause_id]
 
 
-Heard = Sequence[tuple[Path, Tensor]]  # audios and their grouped rows [num_groups, H]
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is said in some audios of a batch, beside their groups; questions one after another."""
+
+    rows: Tensor  # [N] int64: their groups' places among the batch's
+    question: Tensor  # [N] int64: which question, counted from 0
+    place: Tensor  # [N] int64: which group of it
+    ids: Tensor  # [N] int64: the text id that is over in each group, or the pause
+    labels: Tensor  # [L] int64: the ids without pauses
+    num_groups: tuple[int, ...]  # of each question
+    num_labels: tuple[int, ...]
+    pause_id: int
+
+
+def said_in(spoken: Sequence[Spoken | None], num_groups: Sequence[int]) -> Said | None:
+    """What is known to be said in a batch's audios; None where nothing is.
+
+    Args:
+        spoken: per audio, None where its ids are not known.
+        num_groups: of each audio.
+    """
+    starts = torch.tensor([0, *num_groups]).cumsum(0).tolist()
+    known = [(item, start, n) for item, start, n in zip(spoken, starts, num_groups, strict=False) if item is not None]
+    if not known:
+        return None
+    sizes = torch.tensor([n for _, _, n in known])
+    question = torch.repeat_interleave(torch.arange(len(known)), sizes)
+    place = torch.cat([torch.arange(n) for _, _, n in known])
+    labels = [item.said for item, _, _ in known]
+    return Said(
+        torch.tensor([start for _, start, _ in known])[question] + place, question, place,
+        torch.cat([item.ids for item, _, _ in known]), torch.cat(labels), tuple(sizes.tolist()),
+        tuple(len(label) for label in labels), known[0][0].pause_id,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,53 +104,52 @@ class Dictation:
     spoken: Mapping[Path, Spoken]
     table: Tensor  # [V, H], the base model's embeddings
 
-    def loss(self, heard: Heard) -> tuple[Tensor, Figures]:
-        """The mean [] over those audios whose ids are known, float32; 0 where none is."""
-        known = [(self.spoken[path], rows.float()) for path, rows in heard if path in self.spoken]
-        if not known:
-            return torch.zeros(()), {}
-        items, rows = zip(*known, strict=True)
-        return reading(rows, items, self.table.to(rows[0].device))
+    def said_in(self, audios: Sequence[Path], num_groups: Sequence[int]) -> Said | None:
+        """What is known to be said in a batch's audios."""
+        return said_in([self.spoken.get(path) for path in audios], num_groups)
+
+    def loss(self, rows: Tensor, said: Said) -> tuple[Tensor, Figures]:
+        """The loss [] over a batch's grouped rows [G, H], float32."""
+        return reading(rows.float(), said, self.table.to(rows.device))
 
 
-def reading(rows: Sequence[Tensor], spoken: Sequence[Spoken], table: Tensor) -> tuple[Tensor, Figures]:
+def reading(rows: Tensor, said: Said, table: Tensor) -> tuple[Tensor, Figures]:
     """The loss [] of reading the ids off in order, wherever (CTC).
 
     Args:
-        rows: per question, [num_groups, H] float32.
-        spoken: the questions.
+        rows: [G, H] float32, the grouped rows of a batch.
+        said: what is said in them, on their device.
         table: the base model's embeddings [V, H].
     """
-    scores = [id_scores(row, table) for row in rows]
-    ids = ctc_loss(scores, [item.said for item in spoken], spoken[0].pause_id)
-    return _near(ids, rows, scores, spoken, table)
+    rows = rows[said.rows]
+    scores = id_scores(rows, table)
+    padded = scores.new_zeros(max(said.num_groups), len(said.num_groups), scores.shape[1])
+    padded = padded.index_put((said.place, said.question), scores)
+    ids = ctc_loss(padded, said.labels, said.num_groups, said.num_labels, said.pause_id)
+    return _near(ids, rows, scores, said, table)
 
 
-def placed_reading(rows: Sequence[Tensor], spoken: Sequence[Spoken], table: Tensor) -> tuple[Tensor, Figures]:
+def placed_reading(rows: Tensor, said: Said, table: Tensor) -> tuple[Tensor, Figures]:
     """The loss [] of reading each id off the group where its word is over; arguments as of `reading`."""
-    scores = [id_scores(row, table) for row in rows]
-    ids = F.cross_entropy(torch.cat(scores), torch.cat([item.ids for item in spoken]).to(table.device))
-    return _near(ids, rows, scores, spoken, table)
+    rows = rows[said.rows]
+    scores = id_scores(rows, table)
+    return _near(F.cross_entropy(scores, said.ids), rows, scores, said, table)
 
 
-def _near(
-    ids: Tensor, rows: Sequence[Tensor], scores: Sequence[Tensor], spoken: Sequence[Spoken], table: Tensor
-) -> tuple[Tensor, Figures]:
+def _near(ids: Tensor, rows: Tensor, scores: Tensor, said: Said, table: Tensor) -> tuple[Tensor, Figures]:
     """Adds how far the rows lie from the embeddings that they are read as: the scores alone leave that open."""
-    read_as = torch.cat(list(scores)).detach().softmax(-1) @ table
-    distance = (torch.cat(list(rows)) - read_as).square().sum(-1).mean()
-    right = _share_near(scores, spoken)
-    return ids + distance, {"ids": ids.detach(), "ids_right": right, "distance": distance.detach()}
+    read_as = scores.detach().softmax(-1) @ table
+    distance = (rows - read_as).square().sum(-1).mean()
+    return ids + distance, {"ids": ids.detach(), "ids_right": _share_near(scores, said), "distance": distance.detach()}
 
 
-def _share_near(scores: Sequence[Tensor], spoken: Sequence[Spoken]) -> Tensor:
+def _share_near(scores: Tensor, said: Said) -> Tensor:
     """Of the ids that are said, those that are read off their group or one beside it."""
-    found, said = [], []
-    for rows, item in zip(scores, spoken, strict=True):
-        ids, best = item.ids.to(rows.device), F.pad(rows.argmax(-1), (1, 1), value=item.pause_id)
-        said.append(ids != item.pause_id)
-        found.append((best.unfold(0, 3, 1) == ids[:, None]).any(1) & said[-1])
-    return torch.cat(found).sum() / torch.cat(said).sum()
+    best, found = scores.argmax(-1), torch.zeros_like(said.ids, dtype=torch.bool)
+    for away in (-1, 0, 1):
+        found |= (best.roll(away) == said.ids) & (said.question.roll(away) == said.question)
+    is_said = said.ids != said.pause_id
+    return (found & is_said).sum() / is_said.sum()
 
 
 def labelled_questions(messages: Iterable[SpokenMessage], maker: SampleMaker, questions: QuestionStore) -> list[Spoken]:
@@ -140,6 +173,16 @@ def _labelled(text: str, audio: Path, maker: SampleMaker, questions: QuestionSto
     return Spoken(audio, sounds, said, maker.pause_id)
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderBatch:
+    """Some questions as they are taught."""
+
+    audios: AudioBatch
+    sounds: Tensor  # [P] int64: the class of each row at 25 Hz
+    said: Said
+    is_placed: bool  # each id is wanted where its word is over
+
+
 class EncoderStage:
     """What Whisper's training is to the real encoder.
 
@@ -156,30 +199,39 @@ class EncoderStage:
         sound_names: Sequence[str], batch_size: int, placed_steps: int,
     ) -> None:  # fmt: skip
         self.module = module
-        self._padded_rows, self._sound_names = model._padded_rows, sound_names
-        self._questions, self._spoken = questions, spoken
+        self._window_frames, self._group_size = model.config.audio.window_frames, model.config.group_size
+        self._questions, self._spoken, self._sound_names = questions, spoken, sound_names
         self._batch_size, self._placed_steps = batch_size, placed_steps
 
-    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
-        device = device_of(self.module)
+    def prepare(self, step: int, draw: torch.Generator) -> EncoderBatch:
         picks = torch.randint(len(self._spoken), (self._batch_size,), generator=draw).tolist()
-        batch = [self._spoken[i] for i in picks]
-        module = self.module
-        mels = [disturbed(self._questions.mel(item.audio), draw).to(device) for item in batch]
-        rows = encode_audios(module.encoder, mels)
-        counts = [len(r) for r in rows]
-        normed = module.encoder.post_norm(torch.cat(rows))
-        heard = torch.cat([classes_of_rows(b.sounds, self._sound_names, n) for b, n in zip(batch, counts, strict=True)])
-        encoded = module.encoder.projection(normed).split(counts)
-        slots = [self._questions.num_slots(item.audio) for item in batch]
-        grouped = [self._padded_rows(e, n).mean(1) for e, n in zip(encoded, slots, strict=True)]
-        read_off = module.continuous(torch.cat(grouped))
+        items = [self._spoken[i] for i in picks]
+        mels = [disturbed(self._questions.mel(item.audio), draw) for item in items]
+        slots = [self._questions.num_slots(item.audio) for item in items]
+        audios = lay_out(mels, slots, self._window_frames, self._group_size)
+        sounds = [
+            classes_of_rows(item.sounds, self._sound_names, n) for item, n in zip(items, audios.counts, strict=True)
+        ]
+        said = said_in(items, audios.num_groups)
+        assert said is not None
+        return EncoderBatch(audios, torch.cat(sounds), said, step < self._placed_steps)
+
+    def loss(self, step: int, draw: torch.Generator) -> tuple[Tensor, Figures]:
+        return self.loss_of(self.prepare(step, draw))
+
+    def loss_of(self, batch: EncoderBatch) -> tuple[Tensor, Figures]:
+        device, module = device_of(self.module), self.module
+        batch = moved(batch, device)
+        normed = module.encoder.post_norm(encode(module.encoder, batch.audios))
+        grouped = means_of_groups(module.encoder.projection(normed), batch.audios)
+        read_off = module.continuous(grouped)
         with full_precision(device):
-            read = placed_reading if step < self._placed_steps else reading
-            ids, figures = read(read_off.float().split([len(group) for group in grouped]), batch, module.table)
-            logits, heard = module.sounds(normed).float(), heard.to(device)
-            sounds = F.cross_entropy(logits, heard)
-        return sounds + ids, {"sounds": sounds.detach(), "sounds_right": _share_right(logits, heard), **figures}
+            read = placed_reading if batch.is_placed else reading
+            ids, figures = read(read_off.float(), batch.said, module.table)
+            logits = module.sounds(normed).float()
+            sounds = F.cross_entropy(logits, batch.sounds)
+        right = _share_right(logits, batch.sounds)
+        return sounds + ids, {"sounds": sounds.detach(), "sounds_right": right, **figures}
 
 
 def _share_right(scores: Tensor, labels: Tensor) -> Tensor:

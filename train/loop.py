@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ..errors import FacrtError, RequestError
 from . import parallel
 from .compute import ON_CPU, Compute
 from .optimizer import Optimizer, make_optimizer
+from .prefetch import Prepared, in_processes, step_seed
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -24,6 +26,7 @@ CHECKPOINT_SECONDS = 40.0
 CHECKPOINT_SHARE = 0.1  # of the time, at most, is spent on checkpoints
 LOG_SECONDS = 5.0
 Progress = Callable[[int, int], None]  # steps done, steps in all
+Loss = Callable[[], tuple[Tensor, Mapping[str, Tensor | float]]]
 Figures = dict[str, Tensor | float]  # for the log; tensors stay on their device until they are written
 
 
@@ -67,6 +70,19 @@ class Stage(Protocol):
         All chance comes from `draw`, which is on the CPU so that a seed means the same on every device, and from
         torch's global generator, which is seeded alike. What is drawn is moved to the module's device.
         """
+        ...
+
+
+@runtime_checkable
+class PreparingStage(Stage, Protocol):
+    """A stage whose batches other processes can prepare."""
+
+    def prepare(self, step: int, draw: torch.Generator) -> Any:
+        """One batch, on the CPU."""
+        ...
+
+    def loss_of(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """`loss` of a batch that `prepare` gave."""
         ...
 
 
@@ -116,11 +132,9 @@ def run_stage(
     last = min(schedule.steps, until) if until else schedule.steps
     started, saved, logged, bad = time.monotonic() - state.seconds, time.monotonic(), 0.0, 0
     pause = CHECKPOINT_SECONDS
-    while state.step < last:
-        chance = step_seed(seed, state.step, parallel.rank())
-        draw = torch.Generator().manual_seed(chance)
-        torch.manual_seed(chance + 1)
-        loss, figures = _backward(stage, state.step, draw, compute, device)
+    for losses in _losses(stage, seed, range(state.step, last), compute):
+        torch.manual_seed(step_seed(seed, state.step, parallel.rank()) + 1)
+        loss, figures = _backward(losses, compute, device)
         parallel.average_gradients(trained)
         norm = nn.utils.clip_grad_norm_(trained, schedule.clip)
         value = float(parallel.average(loss))
@@ -172,22 +186,28 @@ def load_trained(folder: Path, module: nn.Module) -> None:
     module.eval()
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Where a process's chance begins in a step; the next number is taken too."""
-    beyond, place = divmod(rank, 32)
-    return (seed * 1_000_003 + step) * 64 + 2 * place + (beyond << 50)
+def _losses(stage: Stage, seed: int, steps: range, compute: Compute) -> Iterator[list[Loss]]:
+    """For each step, what computes the losses of its batches."""
+    if compute.workers and isinstance(stage, PreparingStage) and steps:
+        prepared = Prepared(stage.prepare, seed, parallel.rank(), compute.accumulate)
+        for batches in in_processes(prepared, steps, compute.workers):
+            yield [partial(stage.loss_of, batch) for batch in batches]
+        return
+    for step in steps:
+        draw = torch.Generator().manual_seed(step_seed(seed, step, parallel.rank()))
+        yield [partial(stage.loss, step, draw)] * compute.accumulate
 
 
 def _backward(
-    stage: Stage, step: int, draw: torch.Generator, compute: Compute, device: torch.device
+    losses: Sequence[Loss], compute: Compute, device: torch.device
 ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
     """Adds up the gradients of a step's batches; the mean of their losses, and the last one's figures."""
     total = torch.zeros((), device=device)
     figures: Mapping[str, Tensor | float] = {}
-    for _ in range(compute.accumulate):
+    for compute_loss in losses:
         with compute.autocast(device):
-            loss, figures = stage.loss(step, draw)
-        part = loss / compute.accumulate
+            loss, figures = compute_loss()
+        part = loss / len(losses)
         if part.requires_grad:  # written questions with written answers teach an alignment nothing
             part.backward()
         total = total + part.detach()

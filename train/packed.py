@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..model.audio_encoder import AudioEncoder, mean_of_pairs
 from ..model.config import DecoderConfig
 from ..model.decoder import Decoder, rotary_angles, rotate
-
-NUM_WIDTHS = 4  # a last window is padded to quarters of a whole one
 
 
 class PackedAttention:
@@ -23,10 +18,12 @@ class PackedAttention:
 
     def __init__(self, config: DecoderConfig, lengths: Sequence[int], device: torch.device) -> None:
         self._padded = (len(lengths), max(lengths))
-        positions = torch.cat([torch.arange(length) for length in lengths])
-        self._sample = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
-        self._positions = positions.to(device)
-        self._cos, self._sin = (angles.to(device) for angles in rotary_angles(positions, config))
+        sizes, whole = torch.tensor(lengths, device=device), sum(lengths)
+        number = torch.arange(len(lengths), device=device)
+        self._sample = torch.repeat_interleave(number, sizes, output_size=whole)
+        self._positions = torch.arange(whole, device=device) - (sizes.cumsum(0) - sizes)[self._sample]
+        angles = rotary_angles(torch.arange(max(lengths)), config)
+        self._cos, self._sin = (angle.to(device)[self._positions] for angle in angles)
         self._repeats = config.num_heads // config.num_kv_heads
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -46,33 +43,3 @@ def decode(decoder: Decoder, x: Tensor, attend: PackedAttention, recompute: bool
     for layer in decoder.layers:
         x = checkpoint(layer, x, attend, use_reentrant=False, preserve_rng_state=False)  # nothing is drawn in there
     return decoder.norm(x)
-
-
-def encode_audios(encoder: AudioEncoder, mels: Sequence[Tensor]) -> list[Tensor]:
-    """The audio encoder over several audios, before its last norm; windows of like length go through it at once.
-
-    Args:
-        encoder: the reference's.
-        mels: per audio, [num_mels, L] log-mel, 100 frames/s, on the encoder's device.
-
-    Returns:
-        Per audio, [num_encoder_rows(L) or one more, d_model] at 25 Hz.
-    """
-    size = encoder.config.window_frames
-    step = 2 * -(-size // (2 * NUM_WIDTHS))
-    windows = [window for mel in mels for window in mel.split(size, dim=1)]
-    alike: dict[int, list[int]] = defaultdict(list)
-    for place, window in enumerate(windows):
-        alike[min(size, -(-window.shape[1] // step) * step)].append(place)
-    encoded: dict[int, Tensor] = {}  # place -> its valid rows at 50 Hz
-    for width, places in alike.items():
-        frames = [windows[place].shape[1] for place in places]
-        batch = torch.stack([F.pad(windows[place], (0, width - windows[place].shape[1])) for place in places])
-        x, _ = encoder.windows(batch, torch.tensor(frames, device=batch.device))
-        encoded |= {place: rows[: -(-n // 2)] for place, rows, n in zip(places, x, frames, strict=True)}
-    every, audios = iter(encoded[place] for place in range(len(windows))), []
-    for mel in mels:
-        x = torch.cat(list(islice(every, -(-mel.shape[1] // size))))
-        pairs = mean_of_pairs(x, torch.ones(len(x), dtype=torch.bool, device=x.device))
-        audios.append(pairs[: max(1, len(x) // 2)])
-    return audios

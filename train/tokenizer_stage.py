@@ -60,7 +60,9 @@ class TokenizerStage:
         wanted = stacked([answer.mel for answer in batch]).to(device)
         with full_precision(device):
             distance = (mel.float().clamp(min=MEL_FLOOR) - wanted.clamp(min=MEL_FLOOR)).abs().mean()
-            ctc = ctc_loss(list(letters), [spell(answer.text) for answer in batch])
+            said = [spell(answer.text) for answer in batch]
+            rows = [letters.shape[1]] * len(batch)
+            ctc = ctc_loss(letters.transpose(0, 1), torch.cat(said), rows, [len(letter) for letter in said])
         return distance + CTC_WEIGHT * ctc, {"mel": distance.detach(), "ctc": ctc.detach()}
 
 

@@ -31,6 +31,7 @@ def test_the_shipped_recipe() -> None:
         ("seed = 1", "seed = 1\n[compute]\ndevice = 'gpu'\naccumulate = 0", "'gpu'; auto, cpu, cuda .*; 1 or more"),
         ("seed = 1", "seed = 1\n[compute]\ndtype = 'fp16'", "'fp16'; fp32, bf16 are allowed"),
         ("seed = 1", "seed = 1\n[compute]\ngradient_checkpointing = 1", "true or false"),
+        ("seed = 1", "seed = 1\n[compute]\nworkers = -1", "compute.workers is -1; 0 or more is needed"),
         ("seed = 1", "seed = 1\n[compute]\nprecision = 'bf16'", "compute.precision is unknown"),
         ("seed = 1", "compute = 3\nseed = 1", "compute is no table"),
     ],

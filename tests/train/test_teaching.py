@@ -13,8 +13,9 @@ from facrt.model.generate import ChatModel, Step, as_float_pcm
 from facrt.model.settings import GenerationSettings
 from facrt.model.turn import Turn
 from facrt.train import encoder_stage
-from facrt.train.chat_stage import DICTATION_WEIGHT, MISSPOKEN_SHARE, ChatStage
-from facrt.train.encoder_stage import EncoderTraining, Spoken, placed_reading, reading
+from facrt.train.chat_stage import DICTATION_WEIGHT, ChatStage
+from facrt.train.collate import MISSPOKEN_SHARE, Collator
+from facrt.train.encoder_stage import EncoderTraining, Spoken, placed_reading, reading, said_in
 from facrt.train.questions import QuestionStore
 from facrt.train.run import Run
 from facrt.train.samples import Sample
@@ -107,16 +108,30 @@ def test_dictation_is_right_where_rows_lie_at_the_embeddings_of_what_was_said(ch
     module = EncoderTraining(chat, 3)
     said = torch.tensor([7, 3, PAUSE, 11, 7])
     dictation = module.dictation([Spoken(Path("a"), (), said, PAUSE)])
-    loss, figures = dictation.loss([(Path("a"), module.table[said]), (Path("unlabelled"), torch.zeros(2, 1))])
+    unlabelled = torch.zeros(2, module.table.shape[1])
+    both = dictation.said_in([Path("unlabelled"), Path("a")], [2, len(said)])
+    assert both is not None
+    loss, figures = dictation.loss(torch.cat([unlabelled, module.table[said]]), both)
     assert float(figures["ids_right"]) == 1.0
+    alone = dictation.said_in([Path("a")], [len(said)])
+    assert alone is not None
+    assert float(dictation.loss(module.table[said], alone)[0]) == pytest.approx(float(loss))
     later = torch.tensor([7, 7, 3, 11, 7])  # the same in order, two of them elsewhere, one twice
-    moved, figures = dictation.loss([(Path("a"), module.table[later])])
+    moved, figures = dictation.loss(module.table[later], alone)
     assert float(figures["ids_right"]) == 1.0
-    far, figures = dictation.loss([(Path("a"), module.table[said.flip(0)])])
+    far, figures = dictation.loss(module.table[said.flip(0)], alone)
     assert float(loss) < float(far)
     assert float(moved) < float(far)
     assert float(figures["ids_right"]) < 1.0
-    assert dictation.loss([(Path("unlabelled"), torch.zeros(2, 1))])[1] == {}
+    assert dictation.said_in([Path("unlabelled")], [2]) is None
+
+
+def test_a_word_is_not_read_off_the_question_beside() -> None:
+    items = [Spoken(Path("a"), (), torch.tensor([PAUSE, 7]), PAUSE), Spoken(Path("b"), (), torch.tensor([3, 3]), PAUSE)]
+    said, table = said_in(items, [2, 2]), torch.eye(12)
+    assert said is not None
+    _, figures = reading(table[torch.tensor([PAUSE, PAUSE, 7, 3])], said, table)  # the 7 is heard in the second one
+    assert float(figures["ids_right"]) == pytest.approx(2 / 3)
 
 
 def test_ids_are_wanted_at_their_places_at_first_and_then_in_their_order() -> None:
@@ -124,8 +139,10 @@ def test_ids_are_wanted_at_their_places_at_first_and_then_in_their_order() -> No
     item = Spoken(Path("a"), (), torch.tensor([PAUSE, 7, PAUSE, 3]), PAUSE)
     table = torch.eye(12)
     there, beside = (table[torch.tensor(ids)] for ids in ([5, 7, 5, 3], [7, 5, 3, 5]))
+    said = said_in([item], [4])
+    assert said is not None
     placed, in_order = (
-        [float(loss([rows], [item], table)[0]) for rows in (there, beside)] for loss in (placed_reading, reading)
+        [float(loss(rows, said, table)[0]) for rows in (there, beside)] for loss in (placed_reading, reading)
     )
     assert placed[1] > placed[0] + 1
     assert in_order[1] == pytest.approx(in_order[0], abs=1e-4)
@@ -135,8 +152,10 @@ def test_ids_are_wanted_at_their_places_at_first_and_then_in_their_order() -> No
 def test_rows_are_drawn_to_the_embeddings_that_they_are_read_as() -> None:
     """Ten times as long a row is read the same, and the surer; the base model would not know it."""
     item, table = Spoken(Path("a"), (), torch.tensor([PAUSE, 7, 3]), PAUSE), torch.eye(12)
+    said = said_in([item], [3])
+    assert said is not None
     for loss in (placed_reading, reading):
-        (near, at), (far, away) = (loss([length * table[item.ids]], [item], table) for length in (1, 10))
+        (near, at), (far, away) = (loss(length * table[item.ids], said, table) for length in (1, 10))
         assert float(away["ids"]) <= float(at["ids"])
         assert float(at["distance"]) < 1e-3 < 80 < float(away["distance"])
         assert float(near) < float(far)
@@ -180,8 +199,7 @@ def test_some_of_the_speech_fed_back_in_training_is_wrong_but_none_of_the_labels
     stage, size = ChatStage("test", chat, None, lambda _: [sample]), chat.config.group_size
     codes = torch.randint(chat.config.num_codes, (200, size), generator=torch.Generator().manual_seed(0))
     codes[-1] = chat.config.speech_pad_id
-    fed = stage._misspoken(codes, torch.Generator().manual_seed(1))
-    assert fed is not None
+    fed = Collator(chat.config, None, True, None)._misspoken(codes, torch.Generator().manual_seed(1))
     wrong = fed != codes
     assert 0.5 * MISSPOKEN_SHARE < float(wrong.float().mean()) < 1.5 * MISSPOKEN_SHARE
     assert not wrong[-1].any()
