@@ -75,6 +75,10 @@ class Resolution(Run):
     def speech(self) -> Speech:
         return self._whole.speech
 
+    @cached_property
+    def splices(self) -> Speech:
+        return self._whole.splices
+
     def ids_of(self, answers: list[Answer], cache: Path) -> list[torch.Tensor]:
         return self._whole.ids_of(answers, cache)
 

@@ -82,10 +82,15 @@ class ContinuedRun(Run):
         tokenizer = load_speech_tokenizer(self._tokenizer_folder()).to(device)
         with parallel.one_after_the_first():
             ids = cached_ids(
-                paths, lambda i: tokenizer.encode(read_audio(paths[i])), self.folder / "speech_ids.pt",
+                paths, lambda path: tokenizer.encode(read_audio(path)), self.folder / "speech_ids.pt",
                 lambda done, whole: self.show("speech ids", done, whole),
             )  # fmt: skip
         return dict(zip(paths, ids, strict=True))
+
+    @property
+    def splices(self) -> Speech:
+        """None: other voices' words do not begin on the grid of the speech tokens."""
+        return {}
 
     def _tokenizer_folder(self) -> Path:
         folder = self.speech_tokenizer or self.source / "s3tokenizer"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -80,10 +80,19 @@ def examples(split: Split, seed: int) -> Iterator[Example]:
 
 def example_at(split: Split, seed: int, index: int) -> Example:
     """The example number `index` of `examples(split, seed)`."""
-    draw = random.Random(f"{split.value}/{seed}/{index}")
-    (chosen, slots), *_ = draw.choices(_drawable(split), cum_weights=_cumulative_weights(split))
-    combination = draw.choice(slots)
-    return _example(chosen, combination, draw.choice(_choices(chosen.name, split is Split.UNSEEN_PHRASINGS)))
+    return _example(*_drawn(split, random.Random(f"{split.value}/{seed}/{index}")))
+
+
+def worded_example(draw: random.Random, wording: Callable[[str, random.Random], str]) -> Example:
+    """An example of training, drawn as `examples` draws, whose templates are put in other words."""
+    chosen, slots, templates = _drawn(Split.TRAIN, draw)
+    return _example(chosen, slots, tuple(wording(template, draw) for template in templates))
+
+
+def _drawn(split: Split, draw: random.Random) -> tuple[Intent, Slots, tuple[str, ...]]:
+    (chosen, combinations), *_ = draw.choices(_drawable(split), cum_weights=_cumulative_weights(split))
+    slots = draw.choice(combinations)
+    return chosen, slots, draw.choice(_choices(chosen.name, split is Split.UNSEEN_PHRASINGS))
 
 
 def example_of_slots(chosen: Intent, slots: Slots, draw: random.Random) -> Example:

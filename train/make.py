@@ -21,9 +21,11 @@ from .dataset import LINES, Conversation, SpokenMessage, write_lines
 from .intent import MARK
 from .intents import Example, Split, example_at, fingerprint
 from .labels import label_path, write_labels
+from .loose import loose_example, loose_fingerprint
 from .practice import aloud_example
 
 SETTINGS = "made.json"
+LOOSE_EVERY = 3  # of training's conversations, one is put loosely
 JOBS_AT_ONCE = 16  # that a process takes
 Progress = Callable[[int, int], None]  # files there, files in all
 
@@ -68,7 +70,7 @@ class _Job:
 
     @property
     def is_done(self) -> bool:
-        return self.path.exists() and (self.condition is None or label_path(self.path).exists())
+        return self.path.exists() and label_path(self.path).exists()
 
 
 def make_dataset(request: DataRequest, progress: Progress = lambda *_: None) -> int:
@@ -105,6 +107,8 @@ def _claim(request: DataRequest) -> None:
         "split": request.split.value, "seed": request.seed, "facrt": __version__, "generator": fingerprint(),
         "espeak_ng": speak.espeak_version(),
     }  # fmt: skip
+    if request.split is Split.TRAIN:
+        settings["loose"] = loose_fingerprint()
     try:
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -138,21 +142,28 @@ def _rendered(jobs: list[_Job], workers: int) -> Iterator[None]:
 
 def _render(job: _Job) -> None:
     if job.condition is None:
-        write_wav(job.path, speak.speak_answer(job.text), speak.ANSWER_RATE_HZ)
+        sounds = speak.sounds_of_answer(job.text)
+        pcm, rate_hz = speak.speak_answer(job.text, sounds), speak.ANSWER_RATE_HZ
     else:
-        heard = speak.speak_question(job.text, job.condition)
+        pcm, rate_hz = speak.speak_question(job.text, job.condition), SAMPLE_RATE_HZ
         sounds = speak.sounds_of_question(job.text, job.condition)
-        write_labels(label_path(job.path), sounds, len(heard) / SAMPLE_RATE_HZ)
-        write_wav(job.path, heard, SAMPLE_RATE_HZ)
+    write_labels(label_path(job.path), sounds, len(pcm) / rate_hz)
+    write_wav(job.path, pcm, rate_hz)
 
 
 def _generated(request: DataRequest) -> Iterator[_Asked]:
     for index in range(request.count):
-        example = example_at(request.split, request.seed, index)
+        example = _example(request, index)
         name = f"{request.split.value}-{request.seed}-{index:07d}"
         questions = tuple(_question_path(request, index, number) for number in range(len(example.turns)))
         condition = speak.draw_condition(request.split, f"{request.split.value}/{request.seed}/{index}")
         yield _Asked(name, example, questions, _answer_paths(request, example), condition)
+
+
+def _example(request: DataRequest, index: int) -> Example:
+    if request.split is Split.TRAIN and index % LOOSE_EVERY == LOOSE_EVERY - 1:
+        return loose_example(f"{request.seed}/{index}")
+    return example_at(request.split, request.seed, index)
 
 
 def _practised(request: DataRequest) -> Iterator[_Asked]:

@@ -12,9 +12,11 @@ import torch
 from .dataset import Conversation, SpokenMessage
 from .facts import fact_turns
 from .intents import Split, Turn, example_at
+from .loose import loose_example
 from .practice import renamed_example, wider_example
 from .samples import Sample, SampleMaker, num_answers
 
+READ_ALOUD = "read_aloud"
 HEARD_SHARE = 0.5  # of the questions in text, written as the encoder will give them
 
 
@@ -24,7 +26,7 @@ class TextMix:
 
     maker: SampleMaker
     questions: int  # at most, in a sample
-    shares: Mapping[str, float]  # of facts, wider, renamed and the generator's own conversations
+    shares: Mapping[str, float]  # of facts, wider, renamed, loose and the generator's own conversations
     practice: Sequence[str]  # the intents that are asked more widely
 
     def batch(self, size: int, draw: torch.Generator) -> list[Sample]:
@@ -41,6 +43,8 @@ class TextMix:
                     turns.append(next(fact_turns(Split.TRAIN, seed)))
                 case "wider":
                     turns += wider_example(chance.choice(self.practice), seed).turns
+                case "loose":
+                    turns += loose_example(seed).turns
                 case "renamed":
                     turns += renamed_example(seed).turns
                 case _:
@@ -54,7 +58,8 @@ class SpokenMix:
 
     maker: SampleMaker
     conversations: Sequence[Conversation]
-    mix: Mapping[str, float]  # of speech_to_speech, text_to_speech and so on
+    mix: Mapping[str, float]  # of speech_to_speech, text_to_speech and so on, and of read_aloud
+    read_aloud: Sequence[Conversation] = ()  # typed, with spoken answers; where there are none: text_to_speech
 
     def batch(self, size: int, draw: torch.Generator) -> list[Sample]:
         """`size` samples."""
@@ -63,8 +68,9 @@ class SpokenMix:
         return [self._sample(kind, chance, draw) for kind in kinds]
 
     def _sample(self, kind: str, chance: random.Random, draw: torch.Generator) -> Sample:
-        asked, _, answered = kind.partition("_to_")
-        conversation = chance.choice(self.conversations)
+        is_aloud = kind == READ_ALOUD
+        asked, _, answered = ("text_to_speech" if is_aloud else kind).partition("_to_")
+        conversation = chance.choice(self.read_aloud if is_aloud and self.read_aloud else self.conversations)
         turn = chance.randrange(num_answers(conversation))
         sample = self.maker.make(conversation, turn, asked == "speech", answered == "speech")
         return sample if asked == "speech" else _sometimes_as_heard(sample, self.maker, draw)

@@ -27,13 +27,15 @@ from .encoder_stage import Dictation, EncoderStage, EncoderTraining, Spoken, lab
 from .facts import fact_turns
 from .flow_stage import FlowStage, initialize_flow
 from .intents import Split, Turn, examples
+from .labels import label_path, read_labels
 from .loop import Stage, is_finished, load_trained, run_stage
 from .make import DataRequest, make_dataset
 from .mixing import SpokenMix, TextMix
 from .questions import QuestionStore
-from .recipe import DATA_KEYS, STAGES, Recipe
+from .recipe import STAGES, Recipe
 from .samples import SampleMaker, Speech
 from .speech_ids import cached_ids
+from .splices import dictated, proper_words, splice, words_of_answer
 from .tokenizer_stage import TokenizerStage, TokenizerTraining, initialize
 from .vocoder_stage import PitchStage, VocoderStage, initialize_vocoder
 from .write import keep_absent_zero, speaker_embedding, write_configs, write_text_tokenizer
@@ -91,8 +93,10 @@ class Run:
         folder = self.data or self.folder / "data"
         with parallel.one_after_the_first():
             if self.data is None and not (folder / LINES).exists():
-                count, read_aloud, workers = (self.recipe.data[key] for key in DATA_KEYS)
-                request = DataRequest(folder, Split.TRAIN, count, self.recipe.seed, workers, read_aloud)
+                asked = self.recipe.data
+                request = DataRequest(
+                    folder, Split.TRAIN, asked["train"], self.recipe.seed, asked["workers"], asked["read_aloud"]
+                )
                 make_dataset(request, lambda done, whole: self.show("data", done, whole))
             return list(read_dataset(folder))
 
@@ -141,15 +145,34 @@ class Run:
 
     def ids_of(self, answers: list[Answer], cache: Path) -> list[Tensor]:
         """The trained tokenizer's ids of some answers, kept in a file."""
+        heard = {answer.text: answer.heard for answer in answers}
+        return self._cached_ids(list(heard), heard.__getitem__, "speech ids", cache)
+
+    def _cached_ids(self, texts: list[str], heard: Callable[[str], Tensor], what: str, cache: Path) -> list[Tensor]:
         device = self.recipe.compute.torch_device()
         tokenizer = self.trained_tokenizer().tokenizer.to(device)
         with parallel.one_after_the_first():
             return cached_ids(
-                [answer.text for answer in answers],
-                lambda i: tokenizer(answers[i].heard[None].to(device).float())[0],
-                cache,
-                lambda done, whole: self.show("speech ids", done, whole),
-            )
+                texts, lambda text: tokenizer(heard(text)[None].to(device).float())[0], cache,
+                lambda done, whole: self.show(what, done, whole),
+            )  # fmt: skip
+
+    @cached_property
+    def splices(self) -> Speech:
+        """Sentences of pieces of those answers that have a label file beside their WAV -> their ids."""
+        paths = {m.text: m.audio for c in self.conversations for m in c.messages if m.role == "assistant" and m.audio}
+        labelled = [(a, label_path(paths[a.text])) for a in self.answers]
+        labelled = [(answer, path) for answer, path in labelled if path.exists()]
+        if not labelled:
+            return {}
+        answers = [answer for answer, _ in labelled]
+        words = [words_of_answer(a.text, read_labels(path), a.num_tokens) for a, path in labelled]
+        proper, count = proper_words(words), int(self.recipe.data["splices"])
+        made = {(s := splice(words, proper, seed)).text: s for seed in range(count)}
+        ids = self._cached_ids(
+            list(made), lambda text: made[text].heard(answers), "splices", self.folder / "splices.pt"
+        )
+        return dict(zip(made, ids, strict=True))
 
     # -- trained modules
 
@@ -279,8 +302,9 @@ class Run:
 
     @cached_property
     def speech(self) -> Speech:
-        """What `SampleMaker` takes: the answers' words -> their speech ids."""
-        return {answer.text: ids for answer, ids in zip(self.answers, self.speech_ids, strict=True)}
+        """What `SampleMaker` takes: the words of answers and splices -> their speech ids."""
+        answers = {answer.text: ids for answer, ids in zip(self.answers, self.speech_ids, strict=True)}
+        return {**self.splices, **answers}
 
     @cached_property
     def _maker(self) -> SampleMaker:
@@ -299,7 +323,7 @@ class Run:
     def spoken_stage(self, name: str, model: ChatModel) -> Stage:
         """A stage on conversations as the recipe mixes them."""
         tie(model)
-        mix = SpokenMix(self._maker, self.conversations, self.recipe.mix)
+        mix = SpokenMix(self._maker, self.conversations, self.recipe.mix, [dictated(text) for text in self.splices])
         return self._chat_stage(name, model, self.questions, mix, self.dictation)
 
     def _chat_stage(

@@ -6,6 +6,7 @@ import functools
 import random
 import subprocess
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,10 +102,23 @@ def sounds_of_question(text: str, condition: Condition) -> list[Sound]:
     return [Sound(0.0, SILENCE), *(sound._replace(start_s=before + sound.start_s) for sound in said)]
 
 
-def speak_answer(text: str) -> Array:
+def sounds_of_answer(text: str) -> list[Sound]:
+    """Which sound begins when as espeak-ng says an answer, before its words last whole speech tokens.
+
+    Raises:
+        FacrtError: espeak-ng or its library is missing or fails.
+    """
+    return time_sounds_alone(text, ANSWER_VOICE, ANSWER_SPEED_WPM, 50)
+
+
+def speak_answer(text: str, sounds: Sequence[Sound] | None = None) -> Array:
     """An answer in the one fixed voice: 24 kHz mono float32 [960 * tokens], at a constant 100 Hz on the 20 ms grid.
 
     Each word lasts a whole number of speech tokens, so that it is the same tokens wherever it stands.
+
+    Args:
+        text: what is said.
+        sounds: `sounds_of_answer(text)`, where it is there already.
 
     Raises:
         FacrtError: espeak-ng is missing or fails.
@@ -117,7 +131,7 @@ def speak_answer(text: str) -> Array:
     pitch = world.stonemask(spoken, pitch, times, ANSWER_RATE_HZ)
     envelope = world.cheaptrick(spoken, pitch, times, ANSWER_RATE_HZ)
     aperiodicity = world.d4c(spoken, pitch, times, ANSWER_RATE_HZ)
-    frames = _frames_of_whole_tokens(text, len(spoken))
+    frames = _frames_of_whole_tokens(sounds_of_answer(text) if sounds is None else sounds, len(spoken))
     envelope, aperiodicity = np.exp(_rows_at(np.log(envelope), frames)), _rows_at(aperiodicity, frames)
     constant = np.full(len(frames), ANSWER_PITCH_HZ)
     voice = world.synthesize(constant, envelope, aperiodicity, ANSWER_RATE_HZ, WORLD_STEP_MS)
@@ -126,15 +140,22 @@ def speak_answer(text: str) -> Array:
     return np.clip(voice * ANSWER_GAIN + dither, -1, 1).astype(np.float32)
 
 
-def _frames_of_whole_tokens(text: str, length: int) -> Samples:
+def whole_tokens(said_s: Samples) -> Samples:
+    """How many speech tokens each span between times [n + 1] lasts in an answer: [n], one or more."""
+    return np.maximum(1, np.round(np.diff(said_s) * ANSWER_RATE_HZ / ANSWER_GRID_SAMPLES))
+
+
+def breaks(sounds: Sequence[Sound]) -> list[Sound]:
+    """Those sounds with which a word or a pause begins."""
+    return [sound for sound in sounds if sound.word is not None or sound.name == SILENCE]
+
+
+def _frames_of_whole_tokens(sounds: Sequence[Sound], length: int) -> Samples:
     """Which of WORLD's frames to say when [frames]: espeak-ng's, but that words and pauses are whole speech tokens."""
     end_s = length / ANSWER_RATE_HZ
-    sounds = time_sounds_alone(text, ANSWER_VOICE, ANSWER_SPEED_WPM, 50)
-    begin_s = [sound.start_s for sound in sounds if sound.word is not None or sound.name == SILENCE]
+    begin_s = [sound.start_s for sound in breaks(sounds)]
     said_s = np.unique([0.0, *(start_s for start_s in begin_s if start_s < end_s), end_s])
-    token_s = ANSWER_GRID_SAMPLES / ANSWER_RATE_HZ
-    tokens = np.maximum(1, np.round(np.diff(said_s) / token_s))
-    wanted_s = np.concatenate([[0.0], np.cumsum(tokens) * token_s])
+    wanted_s = np.concatenate([[0.0], np.cumsum(whole_tokens(said_s)) * ANSWER_GRID_SAMPLES / ANSWER_RATE_HZ])
     steps_s = np.arange(round(wanted_s[-1] * 1000 / WORLD_STEP_MS) + 1) * WORLD_STEP_MS / 1000
     return np.interp(steps_s, wanted_s, said_s) * 1000 / WORLD_STEP_MS
 

@@ -15,13 +15,13 @@ SAVE_SECONDS = 30.0
 
 @torch.inference_mode()
 def cached_ids(
-    keys: Sequence[str], encode: Callable[[int], Tensor], cache: Path, progress: Progress = lambda *_: None
+    keys: Sequence[str], encode: Callable[[str], Tensor], cache: Path, progress: Progress = lambda *_: None
 ) -> list[Tensor]:
     """The ids of each key, [n] int64.
 
     Args:
         keys: what the ids are kept under.
-        encode: the ids of the key of that place, for keys that the file lacks.
+        encode: the ids of a key, for those that the file lacks.
         cache: the file; written every 30 s and at the end, by rename.
         progress: called after each key.
     """
@@ -30,7 +30,7 @@ def cached_ids(
     for place, key in enumerate(keys):
         if key in kept:
             continue
-        kept[key] = encode(place).short().cpu()
+        kept[key] = encode(key).short().cpu()
         is_whole = False
         if time.monotonic() - saved > SAVE_SECONDS:
             _save(kept, cache)

@@ -172,6 +172,7 @@ def toneless(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(speak, "speak_question", noise)
     monkeypatch.setattr(speak, "speak_answer", noise)
     monkeypatch.setattr(speak, "sounds_of_question", lambda text, _: [Sound(0.0, "sil"), Sound(0.25, text[0], 0)])
+    monkeypatch.setattr(speak, "sounds_of_answer", lambda text: [Sound(0.25, text[0], 0)])
     monkeypatch.setattr(speak, "espeak_version", lambda: "none")
     return spoken
 
@@ -187,8 +188,8 @@ def test_dataset_holds_the_generator_s_conversations(tmp_path: Path, toneless: l
     found = list(read_dataset(tmp_path))
     assert len(found) == 40
     assert files == len(list(tmp_path.rglob("*.wav")))
-    heard = {m.audio for c in found for m in c.messages if m.role == "user" and m.audio}
-    assert {label_path(path) for path in heard} == set(tmp_path.rglob("*.lab"))
+    spoken = {message.audio for conversation in found for message in conversation.messages if message.audio}
+    assert {label_path(path) for path in spoken} == set(tmp_path.rglob("*.lab"))
     for index, conversation in enumerate(found):
         example = example_at(Split.UNSEEN_PHRASINGS, 2, index)
         assert conversation.intent == example.intent
