@@ -46,7 +46,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     recipe = read_recipe(options.recipe)
     wanted = recipe.data["train"] + recipe.data["read_aloud"]
-    few = replace(recipe, data={**recipe.data, "train": options.conversations, "read_aloud": options.conversations})
+    made = dict.fromkeys(("train", "read_aloud", "splices"), options.conversations)
+    few = replace(recipe, data={**recipe.data, **made})
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         run = Run(few, Path(folder) / "run", show=progress())
@@ -55,6 +56,11 @@ def main() -> None:
         each = (time.perf_counter() - started) / spoken
         rows.append({"part": "data, at most", "steps": wanted, "seconds_per_step": each})
         for name in run.stages:
+            if name == "alignment":  # the first stage that takes them
+                started = time.perf_counter()
+                spliced = len(run.splices)
+                each = (time.perf_counter() - started) / spliced
+                rows.append({"part": "splices", "steps": recipe.data["splices"], "seconds_per_step": each})
             each = seconds_per_step(run, name, options.steps)
             rows.append({"part": name, "steps": recipe.schedules[name].steps, "seconds_per_step": each})
     for row in rows:

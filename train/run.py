@@ -161,12 +161,11 @@ class Run:
     def splices(self) -> Speech:
         """Sentences of pieces of those answers that have a label file beside their WAV -> their ids."""
         paths = {m.text: m.audio for c in self.conversations for m in c.messages if m.role == "assistant" and m.audio}
-        labelled = [(a, label_path(paths[a.text])) for a in self.answers]
-        labelled = [(answer, path) for answer, path in labelled if path.exists()]
-        if not labelled:
+        labels = [(answer, label_path(paths[answer.text])) for answer in self.answers]
+        found = [(a, words_of_answer(a.text, read_labels(path), a.num_tokens)) for a, path in labels if path.exists()]
+        answers, words = [a for a, said in found if said], [said for _, said in found if said]
+        if not answers:
             return {}
-        answers = [answer for answer, _ in labelled]
-        words = [words_of_answer(a.text, read_labels(path), a.num_tokens) for a, path in labelled]
         proper, count = proper_words(words), int(self.recipe.data["splices"])
         made = {(s := splice(words, proper, seed)).text: s for seed in range(count)}
         ids = self._cached_ids(

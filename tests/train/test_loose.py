@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from facrt.train import loose, speak
 from facrt.train.facts import facts
-from facrt.train.intents import Split, every_example, example_at
+from facrt.train.intents import INTENTS, Split, every_example, example_at
 from facrt.train.loose import COMMON, loose_example
 from facrt.train.make import LOOSE_EVERY, DataRequest, _generated
 
@@ -40,7 +40,9 @@ def test_answers_are_those_of_training() -> None:
         assert (example.intent, tuple(t.answer_text for t in example.turns)) in known
 
 
-def test_no_word_that_is_thrown_in_is_a_fact_s() -> None:
+def test_no_word_that_is_thrown_in_is_a_slot_s_or_a_fact_s() -> None:
+    slots = {value for intent in INTENTS for values in intent.slots.values() for value in values}
+    assert not slots & set(COMMON)
     subjects = {w for f in facts() if f.kind in ("young", "opposite", "past") for w in f.subject.lower().split()}
     assert not subjects & set(COMMON)
     assert len(COMMON) == len(set(COMMON)) > 400
