@@ -15,14 +15,18 @@ T = TypeVar("T")
 
 def moved(batch: T, device: torch.device) -> T:
     """A dataclass of tensors, or of tuples and dataclasses of them, on a device; all else in it stays as it is."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)  # type: ignore[return-value]
-    if isinstance(batch, tuple):
-        return tuple(moved(item, device) for item in batch)  # type: ignore[return-value]
-    if is_dataclass(batch) and not isinstance(batch, type):
-        values: dict[str, Any] = {field.name: moved(getattr(batch, field.name), device) for field in fields(batch)}
-        return type(batch)(**values)
-    return batch
+    made: T = _moved(batch, device)
+    return made
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return tuple(_moved(item, device) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{field.name: _moved(getattr(value, field.name), device) for field in fields(value)})
+    return value
 
 
 def stacked(rows: Sequence[Tensor]) -> Tensor:

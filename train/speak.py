@@ -29,6 +29,7 @@ ANSWER_RATE_HZ = 24_000
 ANSWER_VOICE, ANSWER_SPEED_WPM = "en-us", 160
 ANSWER_PITCH_HZ = 100.0  # two pulses per vocoder frame of 480 samples: every frame begins at the same phase
 ANSWER_GRID_SAMPLES = 960  # one speech token, two mel frames
+TOKEN_S = ANSWER_GRID_SAMPLES / ANSWER_RATE_HZ
 ANSWER_GAIN = 0.8  # WORLD's peaks come up to 1.1 times those of espeak-ng
 DITHER = 1e-4
 WORLD_STEP_MS = 5.0
@@ -142,7 +143,7 @@ def speak_answer(text: str, sounds: Sequence[Sound] | None = None) -> Array:
 
 def whole_tokens(said_s: Samples) -> Samples:
     """How many speech tokens each span between times [n + 1] lasts in an answer: [n], one or more."""
-    return np.maximum(1, np.round(np.diff(said_s) * ANSWER_RATE_HZ / ANSWER_GRID_SAMPLES))
+    return np.maximum(1, np.round(np.diff(said_s) / TOKEN_S))
 
 
 def breaks(sounds: Sequence[Sound]) -> list[Sound]:
@@ -155,7 +156,7 @@ def _frames_of_whole_tokens(sounds: Sequence[Sound], length: int) -> Samples:
     end_s = length / ANSWER_RATE_HZ
     begin_s = [sound.start_s for sound in breaks(sounds)]
     said_s = np.unique([0.0, *(start_s for start_s in begin_s if start_s < end_s), end_s])
-    wanted_s = np.concatenate([[0.0], np.cumsum(whole_tokens(said_s)) * ANSWER_GRID_SAMPLES / ANSWER_RATE_HZ])
+    wanted_s = np.concatenate([[0.0], np.cumsum(whole_tokens(said_s)) * TOKEN_S])
     steps_s = np.arange(round(wanted_s[-1] * 1000 / WORLD_STEP_MS) + 1) * WORLD_STEP_MS / 1000
     return np.interp(steps_s, wanted_s, said_s) * 1000 / WORLD_STEP_MS
 

@@ -22,7 +22,7 @@ from .speak import breaks, whole_tokens
 from .timing import Sound
 from .words import sentence
 
-LONGEST_PIECE = 3  # words or pauses
+LONGEST_PIECE = 3  # words
 PIECES = range(2, 7)
 HEARD_FRAMES = 4  # of the tokenizer's log-mel in a speech token
 LAST_SIGNS = ".?!"

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import torch
-from facrt.train.loop import load_trained, run_stage, step_seed
+from facrt.train.loop import load_trained, run_stage
+from facrt.train.prefetch import step_seed
 from line_stage import SCHEDULE, SEED, Line
 from torch import Tensor
 
