@@ -42,6 +42,7 @@ class Recipe:
     schedules: Mapping[str, Schedule]  # of the stages, in order
     extras: Mapping[str, Mapping[str, Any]]  # a stage's own settings
     alpha: float
+    words_held: bool  # the spoken stages leave the text table's rows of words as the base model's
     mix: Mapping[str, float]
     compute: Compute
 
@@ -72,6 +73,7 @@ def read_recipe(path: Path | str) -> Recipe:
         schedules={name: _schedule(stages[name], EXTRA_KEYS.get(name, ())) for name in STAGES if name in stages},
         extras={name: {key: stages[name][key] for key in EXTRA_KEYS.get(name, ())} for name in stages},
         alpha=raw["cocktail"]["alpha"],
+        words_held=raw["cocktail"]["words_held"],
         mix=raw["mix"],
         compute=Compute(**raw.get("compute", {})),
     )
@@ -102,6 +104,9 @@ def _faults(raw: Mapping[str, Any]) -> list[str]:
             faults.append(f"stages.{name}.optimizer is {chosen!r}; {', '.join(OPTIMIZERS)} are allowed")
     if not 0 <= raw["cocktail"].get("alpha", -1) <= 1:
         faults.append("cocktail.alpha is needed, 0 to 1")
+    if not isinstance(raw["cocktail"].get("words_held"), bool):
+        faults.append("cocktail.words_held is needed, true or false")
+    faults += [f"cocktail.{key} is unknown" for key in raw["cocktail"] if key not in ("alpha", "words_held")]
     return faults + _compute_faults(raw.get("compute", {}))
 
 

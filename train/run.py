@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -322,6 +322,8 @@ class Run:
     def spoken_stage(self, name: str, model: ChatModel) -> Stage:
         """A stage on conversations as the recipe mixes them."""
         tie(model)
+        if self.recipe.words_held:
+            hold_words(model, self._text_maker.mark_ids)
         mix = SpokenMix(self._maker, self.conversations, self.recipe.mix, [dictated(text) for text in self.splices])
         return self._chat_stage(name, model, self.questions, mix, self.dictation)
 
@@ -338,6 +340,19 @@ def train_only(model: ChatModel, *parts: str) -> None:
     model.requires_grad_(False)
     for part in parts:
         model.get_submodule(part).requires_grad_(True)
+
+
+def hold_words(model: ChatModel, mark_ids: Collection[int]) -> None:
+    """Keeps the text tables as they are, but for the rows of these ids, in every backward pass from now on.
+
+    A softmax pushes away the rows of all words that are not said, and the optimizers scale a small gradient up to a
+    whole step: words of which the spoken data never speaks would be moved furthest, and what was known of them lost.
+    """
+    for table in {model.backbone.embedding.weight, model.backbone.head.weight}:
+        if table.requires_grad:
+            learns = torch.zeros(len(table), 1, device=table.device)
+            learns[list(mark_ids)] = 1
+            table.register_hook(lambda gradient, learns=learns: gradient * learns.to(gradient))
 
 
 def merge_backbone(model: ChatModel, base: ChatModel, alpha: float) -> None:

@@ -136,6 +136,11 @@ class SampleMaker:
         """The id that stands for a row in which no text ends."""
         return self._prompter.tokenizer.token_to_id("<|audio_pad|>") or 0
 
+    @property
+    def mark_ids(self) -> list[int]:
+        """The ids that stand for no words: beginnings and ends of messages, audio and tool calls, silence."""
+        return sorted(self._prompter.tokenizer.get_added_tokens_decoder())
+
     @cached_property
     def _user_header(self) -> list[int]:
         return self._ids("<|im_start|>user\n")

@@ -22,6 +22,8 @@ def test_the_shipped_recipe() -> None:
         ("[stages.flow]", "[stages.flo]", "stages.flow is missing; stages.flo is unknown"),
         ("seed = 1", "", "seed is missing"),
         ("alpha = 0.5", "alpha = 1.5", "cocktail.alpha is needed, 0 to 1"),
+        ("words_held = true", "words_held = 1", "cocktail.words_held is needed, true or false"),
+        ("words_held = true", "words_held = true\nbeta = 1", "cocktail.beta is unknown"),
         ("frames = 32", "", "stages.vocoder.frames is missing"),
         ("wave_weight = 1.0", "wave_weight = 1.0\nwidth = 3", "stages.vocoder.width is unknown"),
         ("wave_weight = 1.0", "wave_weight = 1.0\noptimizer = 'sgd'", "vocoder.optimizer is 'sgd'; adamw, muon are"),

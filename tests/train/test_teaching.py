@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -210,3 +211,32 @@ def test_some_of_the_speech_fed_back_in_training_is_wrong_but_none_of_the_labels
         taught = stage.predict([silent] * 4, torch.Generator().manual_seed(1))
     assert torch.equal(taught.speech_labels, clean.speech_labels)
     assert not torch.equal(taught.speech_logits, clean.speech_logits)
+
+
+def test_the_spoken_stages_leave_the_rows_of_words_to_the_base_model(trained_run: Run) -> None:
+    marks = trained_run._text_maker.mark_ids
+    base, trained = (
+        trained_run.trained_chat(name).backbone.embedding.weight.detach() for name in ("text", "cocktail2")
+    )
+    is_mark = torch.zeros(len(base), dtype=torch.bool).index_fill(0, torch.tensor(marks), True)
+    moved = (trained - base).abs().amax(1)
+    assert 8 < len(marks) < len(base) / 4
+    torch.testing.assert_close(trained[~is_mark], base[~is_mark], rtol=1e-3, atol=0)  # but for weight decay
+    assert int((moved[is_mark] > 1e-4).sum()) > len(marks) / 2
+
+
+def test_the_words_learn_where_the_recipe_says_so(trained_run: Run) -> None:
+    gradients = []
+    for held in (True, False):
+        run = replace(trained_run, recipe=replace(trained_run.recipe, words_held=held))
+        stage = run.stage("cocktail1")
+        stage.loss(0, torch.Generator().manual_seed(1))[0].backward()
+        gradients.append(stage.module.get_parameter("backbone.embedding.weight").grad)
+    held, free = gradients
+    assert held is not None
+    assert free is not None
+    marks = torch.tensor(trained_run._text_maker.mark_ids)
+    assert torch.equal(held[marks], free[marks])
+    words = free.index_fill(0, marks, 0)
+    assert torch.equal(free - held, words)
+    assert int((words.abs().amax(1) > 0).sum()) > len(marks)
