@@ -343,7 +343,7 @@ def train_only(model: ChatModel, *parts: str) -> None:
 
 
 def hold_words(model: ChatModel, mark_ids: Collection[int]) -> None:
-    """Keeps the text tables as they are, but for the rows of these ids, in every backward pass from now on.
+    """Leaves the text tables without a gradient from now on, but for the rows of these ids; weight decay goes on.
 
     A softmax pushes away the rows of all words that are not said, and the optimizers scale a small gradient up to a
     whole step: words of which the spoken data never speaks would be moved furthest, and what was known of them lost.
