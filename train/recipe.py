@@ -26,6 +26,7 @@ TABLES = ("cocktail", "mix", "stages")
 NEW_MODEL_TABLES = ("data", *SHAPES)  # all or none; none: the recipe trains a checkpoint
 OPTIONAL = ("compute",)
 DATA_KEYS = ("train", "read_aloud", "splices", "workers")
+COCKTAIL_KEYS = ("alpha", "words_held")
 COMPUTE_KEYS = tuple(field.name for field in fields(Compute))
 SCHEDULE_KEYS = tuple(field.name for field in fields(Schedule))
 EXTRA_KEYS = {"tokenizer": ("decoder_layers",), "vocoder": ("frames", "wave_weight"), "pitch": ("frames",),
@@ -106,7 +107,7 @@ def _faults(raw: Mapping[str, Any]) -> list[str]:
         faults.append("cocktail.alpha is needed, 0 to 1")
     if not isinstance(raw["cocktail"].get("words_held"), bool):
         faults.append("cocktail.words_held is needed, true or false")
-    faults += [f"cocktail.{key} is unknown" for key in raw["cocktail"] if key not in ("alpha", "words_held")]
+    faults += [f"cocktail.{key} is unknown" for key in raw["cocktail"] if key not in COCKTAIL_KEYS]
     return faults + _compute_faults(raw.get("compute", {}))
 
 
