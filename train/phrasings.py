@@ -21,7 +21,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "meeting_end": (
         "When is a meeting over that begins at {hour} and takes {minutes}?",
         "A film starts at {hour} and runs {minutes}. Until when?",
-        "It begins at {hour} and lasts {minutes}. Tell me when it ends.",
+        "It lasts {minutes} and begins at {hour}. Tell me when it ends.",
         "At {hour} we start, and it takes {minutes}. When do we finish?",
     ),
     "weekday_after": (
@@ -53,7 +53,7 @@ MORE: dict[str, tuple[str, ...]] = {
         "If it is {month} {date}, what date did we have yesterday?",
     ),
     "add": (
-        "{a} plus {b}, please.", "Add {a} to {b}.", "I have {a} and get {b} more. How much is that?",
+        "{a} plus {b}, please.", "Add {b} to {a}.", "I have {a} and get {b} more. How much is that?",
         "Work out {a} plus {b}.", "{a} and {b} together, what is that?",
         "Let me know what {a} plus {b} is.", "Take {a}, then add {b}.", "Do you know {a} plus {b}?",
         "Could you work out {a} and {b} more?",
@@ -110,14 +110,14 @@ MORE: dict[str, tuple[str, ...]] = {
     ),
     "between_places": (
         "I want to go from the {start} to the {goal}. How?", "From the {start}, how do I get to the {goal}?",
-        "Tell me the way from the {start} to the {goal}.", "I stand at the {start}. Where is the {goal} from here?",
+        "Tell me the way to the {goal} from the {start}.", "I stand at the {start}. Where is the {goal} from here?",
         "Can you tell me the way from the {start} to the {goal}?", "Starting at the {start}, where is the {goal}?",
-        "I go from the {start} to the {goal}. Which way?", "Let me know how to get from the {start} to the {goal}.",
+        "I go to the {goal} from the {start}. Which way?", "Let me know how to get from the {start} to the {goal}.",
         "At the {start} now, going to the {goal}. How?",
     ),
     "between_floors": (
-        "I am on floor {a}. How many floors to floor {b}?", "Count the floors from {a} to {b}.",
-        "I want to go from floor {a} to floor {b}. How many floors is that?", "Floor {a} to floor {b}, how far?",
+        "I am on floor {a}. How many floors to floor {b}?", "How far is floor {b} from floor {a}?",
+        "I want to go to floor {b} from floor {a}. How many floors is that?", "Floor {a} to floor {b}, how far?",
     ),
     "facility": (
         "Do you have {one}?", "I am looking for {one}.", "Show me the nearest {thing}.", "Where is there {one}?",
@@ -137,11 +137,11 @@ MORE: dict[str, tuple[str, ...]] = {
         "Tell me when the {place} closes on {day}.", "The {place}, when does it close on {day}?",
         "At what time do you close the {place} on {day}?", "How long is the {place} open on {day}?",
         "From what time is the {place} closed on {day}?", "Do you know when the {place} closes on {day}?",
-        "Till when can I go to the {place} on {day}?", "When is the {place} over on {day}?",
+        "Till when on {day} can I go to the {place}?", "When is the {place} over on {day}?",
         "How long can I stay in the {place} on {day}?",
     ),
     "is_open": (
-        "Do you have the {place} open on {day} at {hour}?", "I come on {day} at {hour}. Is the {place} open then?",
+        "Do you have the {place} open on {day} at {hour}?", "I come at {hour} on {day}. Is the {place} open then?",
         "The {place}, is it open on {day} at {hour}?",
         "Can I go to the {place} on {day} at {hour}?",
     ),

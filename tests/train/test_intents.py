@@ -71,6 +71,24 @@ def test_unseen_phrasings_are_no_trained_templates() -> None:
             assert not set(pattern.unseen) & set(pattern.phrasings)
 
 
+def test_each_order_of_slots_that_is_asked_for_is_trained() -> None:
+    """Which of two numbers comes first in the answer cannot be known of an order that was never heard."""
+    for intent in intents.INTENTS:
+        for pattern in intent.patterns:
+            trained, unseen = (
+                {tuple(re.findall(r"{(\w+)}", t)) for t in p} for p in (pattern.phrasings, pattern.unseen)
+            )
+            assert unseen <= trained, f"{pattern.name}: {unseen - trained}"
+
+
+def test_like_words_are_answered_alike() -> None:
+    """What is added to what: the trained phrasings must not contradict the held-out ones."""
+    add = next(pattern for intent in intents.INTENTS for pattern in intent.patterns if pattern.name == "add")
+    to = [template for template in (*add.phrasings, *add.unseen) if " to " in template]
+    assert len(to) >= 2
+    assert all("dd {b} to {a}" in template for template in to)
+
+
 def test_voices_are_disjoint() -> None:
     trained, unseen = set(speak.voices(Split.TRAIN)), set(speak.voices(Split.UNSEEN_VOICES))
     assert trained
